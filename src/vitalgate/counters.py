@@ -1,0 +1,53 @@
+"""The one table of counters: what `/metrics`, `doctor` and the tests read.
+
+A counter is a row of `COUNTERS`; counting something that has no row is a programming error and fails at once. A row
+with a label is counted per label value (a reason, a device's key): never a value that an unauthenticated peer chooses.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """One row: name in Prometheus form without the ``vitalgate_`` prefix, its meaning, and its one label or ''."""
+
+    name: str
+    meaning: str
+    label: str = ""
+
+
+COUNTERS: dict[str, Counter] = {
+    row.name: row
+    for row in (
+        # coap
+        # oscore
+        # net
+        # devices
+        # gateway
+        # cloud
+    )
+}
+
+
+class Counters(dict[str, int]):
+    """Counts by ``name`` or ``name{value}``; reading what was never counted gives 0.
+
+    Engines take one at construction (or make their own) and count with :meth:`add`.
+    """
+
+    __slots__ = ()
+
+    def __missing__(self, key: str) -> int:
+        name, _, rest = key.partition("{")
+        row = COUNTERS[name]  # KeyError: a counter without a row
+        if bool(row.label) != bool(rest):
+            raise KeyError(f"counter {name!r} is counted {'with' if row.label else 'without'} a label")
+        return 0
+
+    def add(self, name: str, label: str = "", by: int = 1) -> None:
+        """Count ``by`` more of ``name`` (with its label's value where the row has a label)."""
+        self[f"{name}{{{label}}}" if label else name] += by
+
+    def total(self, name: str) -> int:
+        """The sum over all label values of ``name``."""
+        return sum(count for key, count in self.items() if key.partition("{")[0] == name)

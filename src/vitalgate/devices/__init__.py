@@ -1,0 +1,1 @@
+"""Legacy medical devices: one package a protocol, each a pure codec, its quirks and a simulator."""
