@@ -1,0 +1,1 @@
+"""The cloud: ingest, store, users and the live board that the dashboard shows."""

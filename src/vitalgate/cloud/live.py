@@ -1,0 +1,515 @@
+"""The board of the present: what the dashboard shows now, in memory, safe to read from any thread.
+
+Ingest publishes to it after each commit; it is filled from the store at start. Every change raises ``version``, so a
+viewer takes one :meth:`LiveBoard.snapshot` and then :meth:`LiveBoard.changes_since` the version it knows. Versions
+start from the wall clock in microseconds, so a viewer that outlives a restart of the cloud is given a whole snapshot.
+
+Both calls return the same JSON-ready shape (times are seconds since 1970 UTC, values are text with the digits the
+device sent, samples are numbers in the metric's unit or null where there was no signal)::
+
+    {"version": int, "full": bool, "time": float, "devices": [DEVICE], "gateways": [GATEWAY],
+     "quarantine": [QUARANTINE], "gaps": [GAP]}
+    DEVICE = {"device": URN, "label", "decoder", "gateway", "security", "patient", "location", "last_heard": float,
+              "last_time": float | null, "stale_after": float, "marks": ["stale" | "lost" | "gap" | "demo" | "test"],
+              "alarms": [{"key", "text", "priority": 0..3, "time"}], "numerics": [NUMERIC], "waves": [WAVE]}
+    NUMERIC = {"key", "metric": int, "name", "short", "group", "unit", "value": text | null, "text": text | null,
+               "status": [text], "time": float, "alarm": {"text", "priority"} | null}
+    WAVE = {"key", "metric", "name", "short", "group", "unit", "rate": float, "low": float, "high": float,
+            "time": float, "index": int, "samples": [float | null]}
+    GATEWAY = {"gateway", "security", "last_heard", "marks": ["lost" | "revoked"]}
+    QUARANTINE = {"gateway", "kind", "port", "serial", "reason", "frames", "first", "last"}
+    GAP = {"device", "gateway", "kind", "cause", "start", "end", "count"}
+
+In changes (``full`` false) ``devices`` holds only devices that changed, with only the numerics that changed and only
+the new samples; ``index`` counts samples from the board's start, so a viewer sees at once when it missed some.
+``quarantine`` and ``gaps`` are null where nothing changed, else whole.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from vitalgate.engine import Wall
+from vitalgate.vitals.metrics import METRICS, Metric
+from vitalgate.vitals.observation import Observation, Samples, Status
+
+Json = dict[str, Any]
+
+SHOWN_STATUS = tuple(flag for flag in Status if flag is not Status.NONE)
+
+
+@dataclass(frozen=True, slots=True)
+class BoardLimits:
+    """How much the board holds; what is beyond a limit is left out and counted in :attr:`LiveBoard.left_out`."""
+
+    devices: int = 1024
+    gateways: int = 256
+    numerics: int = 64
+    waves: int = 8
+    wave_seconds: float = 12.0
+    wave_samples: int = 12_000
+    gaps: int = 64
+    quarantine: int = 128
+    stale_after: float = 10.0
+    lost_after: float = 20.0
+    gap_mark: float = 300.0
+    """Seconds for which a gap marks its device."""
+
+
+@dataclass(slots=True)
+class _Numeric:
+    version: int
+    observation: Observation
+
+
+@dataclass(slots=True)
+class _Chunk:
+    version: int
+    index: int
+    count: int
+    samples: Samples | None  # None: a stretch without signal
+    values: list[float | None] | None = None
+
+    def numbers(self) -> list[float | None]:
+        """The samples in the metric's unit; made when somebody looks, then kept."""
+        if self.values is None:
+            if self.samples is None:
+                self.values = [None] * self.count
+            else:
+                factor, origin = float(self.samples.factor), float(self.samples.origin)
+                missing = self.samples.missing
+                raw = self.samples.raw()[-self.count :]
+                self.values = [None if r == missing else round(origin + factor * r, 6) for r in raw]
+        return self.values
+
+
+@dataclass(slots=True)
+class _Wave:
+    observation: Observation
+    rate: float
+    index: int = 0  # samples ever appended
+    held: int = 0
+    chunks: deque[_Chunk] = field(default_factory=deque)
+
+    def append(self, version: int, samples: Samples | None, count: int, limit: int) -> None:
+        count = min(count, limit)
+        if count <= 0:
+            return
+        self.chunks.append(_Chunk(version, self.index, count, samples))
+        self.index += count
+        self.held += count
+        while self.held - self.chunks[0].count >= limit:
+            self.held -= self.chunks.popleft().count
+
+
+@dataclass(slots=True)
+class _Device:
+    device: str
+    version: int = 0
+    label: str = ""
+    decoder: str = ""
+    gateway: str = ""
+    patient: str = ""
+    location: str = ""
+    stale_after: float = 10.0
+    last_heard: float = 0.0  # wall, for people
+    heard: float = float("-inf")  # monotonic, for judging
+    last_time: float | None = None
+    demo: bool = False
+    test: bool = False
+    gap_until: float = float("-inf")
+    marks: tuple[str, ...] = ()
+    numerics: dict[str, _Numeric] = field(default_factory=dict)
+    waves: dict[str, _Wave] = field(default_factory=dict)
+    alarms: dict[str, Observation] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Gateway:
+    gateway: str
+    version: int = 0
+    security: str = ""
+    last_heard: float = 0.0
+    heard: float = float("-inf")
+    revoked: bool = False
+    marks: tuple[str, ...] = ()
+
+
+def observation_key(observation: Observation) -> str:
+    """What names a value within its device: the metric's code, with the label where the metric is private."""
+    return str(observation.metric) if observation.metric else f"0:{observation.label}"
+
+
+def _metric_fields(observation: Observation) -> tuple[Json, Metric | None]:
+    metric = METRICS.get(observation.metric)
+    return {
+        "key": observation_key(observation),
+        "metric": observation.metric,
+        "name": metric.name if metric else observation.label,
+        "short": metric.short if metric else (observation.label or f"MDC {observation.metric}"),
+        "group": metric.group if metric else "other",
+        "unit": observation.unit,
+        "time": observation.gateway_time,
+    }, metric
+
+
+def _numeric(observation: Observation) -> Json:
+    shape, _ = _metric_fields(observation)
+    value = observation.value
+    alarm = observation.alarm
+    shape["value"] = None if value is None or isinstance(value, str | Samples) else format(value, "f")
+    shape["text"] = value if isinstance(value, str) else None
+    shape["status"] = [(flag.name or "").lower() for flag in SHOWN_STATUS if flag in observation.status]
+    shape["alarm"] = {"text": alarm.text, "priority": int(alarm.priority)} if alarm else None
+    return shape
+
+
+def _wave(wave: _Wave, since: int) -> Json | None:
+    chunks = [chunk for chunk in wave.chunks if chunk.version > since]
+    if not chunks:
+        return None
+    shape, metric = _metric_fields(wave.observation)
+    shape["rate"] = wave.rate
+    shape["low"] = float(metric.low) if metric else None
+    shape["high"] = float(metric.high) if metric else None
+    shape["index"] = chunks[0].index
+    shape["samples"] = [value for chunk in chunks for value in chunk.numbers()]
+    return shape
+
+
+class LiveBoard:
+    """The board. Writers are ingest (:meth:`publish`, :meth:`heard`, ...), readers the dashboard's threads.
+
+    ``wall`` gives seconds since 1970, ``clock`` monotonic seconds (ages are judged by it, so that a stepped wall clock
+    makes nothing look fresh or stale). ``idle_after(decoder)`` gives the silence after which a device counts as stale.
+    """
+
+    def __init__(
+        self,
+        *,
+        limits: BoardLimits | None = None,
+        wall: Wall = time.time,
+        clock: Callable[[], float] = time.monotonic,
+        idle_after: Callable[[str], float] | None = None,
+    ) -> None:
+        self._limits = limits or BoardLimits()
+        self._wall = wall
+        self._clock = clock
+        self._idle_after = idle_after or (lambda decoder: self._limits.stale_after)
+        self._lock = threading.Lock()
+        self._listeners: list[Callable[[], None]] = []
+        self._first = self._version = int(wall() * 1_000_000)
+        self._devices: dict[str, _Device] = {}
+        self._gateways: dict[str, _Gateway] = {}
+        self._quarantine: dict[tuple[str, str, str, str], Json] = {}
+        self._quarantine_version = self._version
+        self._gaps: deque[Json] = deque(maxlen=self._limits.gaps)
+        self._gaps_version = self._version
+        self.left_out = 0
+        """Observations, devices or reports that found no room on the board (they are stored all the same)."""
+
+    @property
+    def version(self) -> int:
+        """The version of the newest change."""
+        return self._version
+
+    def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call ``listener`` after each change, in the thread that made it; returns what ends the subscription.
+
+        A listener must return at once and be callable from any thread, for example
+        ``lambda: loop.call_soon_threadsafe(event.set)``.
+        """
+        with self._lock:
+            self._listeners.append(listener)
+
+        def cancel() -> None:
+            with self._lock:
+                if listener in self._listeners:
+                    self._listeners.remove(listener)
+
+        return cancel
+
+    # what the cloud writes
+
+    def heard(self, gateway: str, security: str, at: float | None = None) -> None:
+        """A gateway's link spoke under ``security`` (a slug: 'nosec', 'oscore', ...), at wall time ``at`` or now."""
+        with self._lock:
+            self._version += 1
+            self._hear(gateway, security, self._wall() if at is None else at)
+        self._tell()
+
+    def publish(
+        self, gateway: str, security: str, device: str, observations: Iterable[Observation], received_at: float
+    ) -> None:
+        """Show committed observations of one device; older ones than shown are left to the store."""
+        with self._lock:
+            self._version += 1
+            self._hear(gateway, security, received_at)
+            row = self._device(device)
+            if row is None:
+                return
+            row.version = self._version
+            row.gateway = gateway
+            row.last_heard = max(row.last_heard, received_at)
+            row.heard = max(row.heard, self._monotonic(received_at))
+            for observation in observations:
+                self._show(row, observation)
+        self._tell()
+
+    def name(self, device: str, label: str) -> None:
+        """Give a device the label that people read."""
+        with self._lock:
+            row = self._device(device)
+            if row is None:
+                return
+            self._version += 1
+            row.label = label
+            row.version = self._version
+        self._tell()
+
+    def add_gap(self, gateway: str, device: str, kind: str, cause: str, start: float, end: float, count: int) -> None:
+        """Show a gap: ``kind`` is 'device' (the device spoke to nobody) or 'spool' (numbered entries dropped)."""
+        gap: Json = {"device": device, "gateway": gateway, "kind": kind, "cause": cause}
+        gap |= {"start": start, "end": end, "count": count}
+        with self._lock:
+            self._version += 1
+            self._gaps.append(gap)
+            self._gaps_version = self._version
+            row = self._devices.get(device)
+            if row is not None:
+                row.gap_until = self._monotonic(end) + self._limits.gap_mark
+                row.version = self._version
+        self._tell()
+
+    def quarantined(
+        self,
+        gateway: str,
+        *,
+        kind: str,
+        port: str,
+        serial: str,
+        reason: str,
+        frames: int,
+        first: float,
+        last: float,
+    ) -> None:
+        """Show a device that speaks at a gateway but is not enrolled there."""
+        key = (gateway, kind, port, serial)
+        with self._lock:
+            if key not in self._quarantine and len(self._quarantine) >= self._limits.quarantine:
+                oldest = min(self._quarantine, key=lambda k: self._quarantine[k]["last"])
+                del self._quarantine[oldest]
+                self.left_out += 1
+            self._version += 1
+            self._quarantine_version = self._version
+            self._quarantine[key] = {
+                "gateway": gateway,
+                "kind": kind,
+                "port": port,
+                "serial": serial,
+                "reason": reason,
+                "frames": frames,
+                "first": first,
+                "last": last,
+            }
+        self._tell()
+
+    def release(self, gateway: str, *, kind: str, port: str, serial: str) -> None:
+        """Take a device off the quarantine list (it was enrolled)."""
+        with self._lock:
+            if self._quarantine.pop((gateway, kind, port, serial), None) is None:
+                return
+            self._version += 1
+            self._quarantine_version = self._version
+        self._tell()
+
+    def revoke(self, gateway: str, revoked: bool = True) -> None:
+        """Show that a gateway's identity is revoked (or is again in force)."""
+        with self._lock:
+            row = self._gateway(gateway)
+            if row is None:
+                return
+            self._version += 1
+            row.revoked = revoked
+            row.version = self._version
+        self._tell()
+
+    # what viewers read
+
+    def snapshot(self) -> Json:
+        """The whole board."""
+        with self._lock:
+            return self._read(-1)
+
+    def changes_since(self, version: int) -> Json:
+        """What changed after ``version``; the whole board (``full`` true) where that version is not this board's."""
+        with self._lock:
+            return self._read(version if self._first <= version <= self._version else -1)
+
+    # under the lock
+
+    def _tell(self) -> None:
+        for listener in tuple(self._listeners):
+            listener()
+
+    def _monotonic(self, wall: float) -> float:
+        return self._clock() - max(0.0, self._wall() - wall)
+
+    def _gateway(self, name: str) -> _Gateway | None:
+        row = self._gateways.get(name)
+        if row is None:
+            if len(self._gateways) >= self._limits.gateways:
+                self.left_out += 1
+                return None
+            row = self._gateways[name] = _Gateway(name)
+        return row
+
+    def _hear(self, gateway: str, security: str, at: float) -> None:
+        row = self._gateway(gateway)
+        if row is None:
+            return
+        if security != row.security:
+            for device in self._devices.values():
+                if device.gateway == gateway:
+                    device.version = self._version
+        row.security = security
+        row.version = self._version
+        row.last_heard = max(row.last_heard, at)
+        row.heard = max(row.heard, self._monotonic(at))
+
+    def _device(self, urn: str) -> _Device | None:
+        row = self._devices.get(urn)
+        if row is None:
+            if len(self._devices) >= self._limits.devices:
+                self.left_out += 1
+                return None
+            row = self._devices[urn] = _Device(urn)
+        return row
+
+    def _show(self, row: _Device, observation: Observation) -> None:
+        at = observation.gateway_time
+        if row.last_time is None or at >= row.last_time:
+            row.last_time = at
+            row.patient, row.location = observation.patient, observation.location
+            row.demo = Status.DEMO in observation.status
+            row.test = Status.TEST in observation.status
+            if observation.decoder != row.decoder:
+                row.decoder = observation.decoder
+                row.stale_after = self._idle_after(observation.decoder)
+        key = observation_key(observation)
+        shown = row.alarms.get(key)
+        if shown is None or at >= shown.gateway_time:
+            if observation.alarm is not None:
+                if shown is not None or len(row.alarms) < self._limits.numerics:
+                    row.alarms[key] = observation
+            elif shown is not None:
+                del row.alarms[key]
+        if isinstance(observation.value, Samples):
+            self._extend(row, key, observation, observation.value)
+            return
+        known = row.numerics.get(key)
+        if known is None:
+            if len(row.numerics) >= self._limits.numerics:
+                self.left_out += 1
+                return
+            row.numerics[key] = _Numeric(self._version, observation)
+        elif at >= known.observation.gateway_time:
+            known.version = self._version
+            known.observation = observation
+
+    def _extend(self, row: _Device, key: str, observation: Observation, samples: Samples) -> None:
+        rate = float(samples.rate)
+        wave = row.waves.get(key)
+        limit = min(self._limits.wave_samples, int(self._limits.wave_seconds * rate) + 1) if rate > 0 else 0
+        if wave is None or wave.rate != rate:
+            if wave is None and len(row.waves) >= self._limits.waves:
+                self.left_out += 1
+                return
+            index = wave.index if wave is not None else 0
+            wave = row.waves[key] = _Wave(observation, rate, index)
+        elif observation.gateway_time < wave.observation.gateway_time:
+            return  # arrived late: kept in the store, but the sweep has passed
+        else:
+            silence = observation.gateway_time - wave.observation.gateway_time - len(samples) / rate
+            if silence > 0.5 + len(samples) / rate:  # more than jitter: show that there was nothing
+                wave.append(self._version, None, min(limit, int(silence * rate)), limit)
+            wave.observation = observation
+        wave.append(self._version, samples, len(samples), limit)
+
+    def _refresh(self) -> None:
+        """Bring marks that depend on time up to date; a mark that changed is a change like any other."""
+        now = self._clock()
+        for gateway in self._gateways.values():
+            lost = now - gateway.heard > self._limits.lost_after
+            marks = tuple(word for word, on in (("lost", lost), ("revoked", gateway.revoked)) if on)
+            if marks != gateway.marks:
+                self._version += 1
+                gateway.marks, gateway.version = marks, self._version
+        for row in self._devices.values():
+            home = self._gateways.get(row.gateway)
+            age = self._wall() - row.last_time if row.last_time is not None else 0.0
+            on_board = (
+                ("stale", max(now - row.heard, age) > row.stale_after),  # silent, or only old data comes
+                ("lost", home is not None and "lost" in home.marks),
+                ("gap", now < row.gap_until),
+                ("demo", row.demo),
+                ("test", row.test),
+            )
+            marks = tuple(word for word, on in on_board if on)
+            if marks != row.marks:
+                self._version += 1
+                row.marks, row.version = marks, self._version
+
+    def _read(self, since: int) -> Json:
+        self._refresh()
+        full = since < 0
+        return {
+            "version": self._version,
+            "full": full,
+            "time": self._wall(),
+            "devices": [self._device_json(row, since) for row in self._devices.values() if row.version > since],
+            "gateways": [
+                {
+                    "gateway": row.gateway,
+                    "security": row.security,
+                    "last_heard": row.last_heard,
+                    "marks": list(row.marks),
+                }
+                for row in self._gateways.values()
+                if row.version > since
+            ],
+            "quarantine": list(self._quarantine.values()) if self._quarantine_version > since else None,
+            "gaps": list(self._gaps) if self._gaps_version > since else None,
+        }
+
+    def _device_json(self, row: _Device, since: int) -> Json:
+        home = self._gateways.get(row.gateway)
+        waves = (_wave(wave, since) for wave in row.waves.values())
+        return {
+            "device": row.device,
+            "label": row.label,
+            "decoder": row.decoder,
+            "gateway": row.gateway,
+            "security": home.security if home else "",
+            "patient": row.patient,
+            "location": row.location,
+            "last_heard": row.last_heard,
+            "last_time": row.last_time,
+            "stale_after": row.stale_after,
+            "marks": list(row.marks),
+            "alarms": [
+                {
+                    "key": key,
+                    "text": shown.alarm.text,
+                    "priority": int(shown.alarm.priority),
+                    "time": shown.gateway_time,
+                }
+                for key, shown in row.alarms.items()
+                if shown.alarm is not None
+            ],
+            "numerics": [_numeric(known.observation) for known in row.numerics.values() if known.version > since],
+            "waves": [shape for shape in waves if shape is not None],
+        }
