@@ -22,6 +22,15 @@ COUNTERS: dict[str, Counter] = {
         # coap
         # oscore
         # net
+        Counter("net_datagrams_received", "Datagrams read from UDP sockets."),
+        Counter("net_datagrams_sent", "Datagrams the kernel took from us."),
+        Counter("net_receive_failed", "Reads of a UDP socket that the kernel answered with an error."),
+        Counter("net_send_failed", "Datagrams the kernel refused to take.", "reason"),
+        Counter("net_lines_opened", "Serial lines opened."),
+        Counter("net_lines_lost", "Serial lines that went away while open."),
+        Counter("net_line_write_dropped", "Bytes for a serial device that its line did not take."),
+        Counter("net_connections_accepted", "TCP connections of devices accepted."),
+        Counter("net_connections_refused", "TCP connections of devices closed by us.", "reason"),
         # devices
         # gateway
         # cloud

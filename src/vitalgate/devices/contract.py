@@ -11,6 +11,7 @@ from typing import Protocol
 
 from vitalgate.counters import Counters
 from vitalgate.engine import Connection, StreamEngine, Wall
+from vitalgate.net.line import LineSettings
 from vitalgate.vitals.observation import Observation
 
 
@@ -95,16 +96,6 @@ class Transport(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class SerialSettings:
-    """Line settings of a serial device: baud rate, data bits, parity letter (N, E, O), stop bits."""
-
-    baud: int
-    bits: int = 8
-    parity: str = "N"
-    stop: int = 1
-
-
-@dataclass(frozen=True, slots=True)
 class DeviceKind:
     """One row of the registry: a protocol the gateway understands.
 
@@ -119,7 +110,7 @@ class DeviceKind:
     idle_after: float
     make_engine: Callable[[Wall, Counters], DeviceEngine]
     make_simulator: "Callable[[float, Wall, Faults, int], Simulator]"
-    serial: SerialSettings | None = None
+    serial: LineSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)

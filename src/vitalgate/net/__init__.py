@@ -1,0 +1,1 @@
+"""Drivers that turn engines: asyncio UDP, serial, TCP, and the virtual network in virtual time."""
