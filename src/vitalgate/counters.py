@@ -32,6 +32,10 @@ COUNTERS: dict[str, Counter] = {
         Counter("net_connections_accepted", "TCP connections of devices accepted."),
         Counter("net_connections_refused", "TCP connections of devices closed by us.", "reason"),
         # devices
+        Counter("device_frames", "Whole frames of devices decoded.", "kind"),
+        Counter("device_observations", "Observations in decoded frames.", "kind"),
+        Counter("device_bytes_discarded", "Bytes from devices that were no frame, by kind/reason.", "reason"),
+        Counter("device_events_dropped", "Events of decoders that nobody took in time.", "kind"),
         # gateway
         # cloud
     )

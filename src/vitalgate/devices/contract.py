@@ -28,9 +28,9 @@ class Frame:
     """One whole message of a device.
 
     ``raw`` is the frame as it came, ``hash`` its name (`frame_hash`), ``received_at`` the wall time of its last byte.
-    ``serial`` is what the frame itself says of who the device is ('' when it says nothing); ``control_id`` is a two-way
-    protocol's message number, by which a repeated message is known ('' for one-way protocols). ``token`` names the
-    frame in `DeviceEngine.acknowledge`.
+    ``serial`` is what the frame itself says of who the device is, ``version`` of the software it runs ('' when it says
+    nothing); ``control_id`` is a two-way protocol's message number, by which a repeated message is known ('' for
+    one-way protocols). ``token`` names the frame in `DeviceEngine.acknowledge`.
     """
 
     conn: Connection
@@ -41,6 +41,7 @@ class Frame:
     serial: str = ""
     control_id: str = ""
     token: int = 0
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,9 @@ class Simulator(Protocol):
 
     The same five ideas as an engine: bytes are due at `next_timeout`; `handle_timeout` makes them; `data_to_send`
     takes them. Two-way simulators are told what the gateway answered by `receive_data`.
+
+    Everything a simulator says is demonstration data. A wire format that can say so does; a serial one has no place
+    for it, so whoever attaches a simulator binds its identity with the mark `Status.DEMO`.
     """
 
     def connection_made(self, now: float) -> None:
@@ -115,7 +119,11 @@ class DeviceKind:
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """What a simulator does wrong on purpose: probabilities per frame (or per byte for ``drop``, ``flip``)."""
+    """What a simulator does wrong on purpose: probabilities per frame (or per byte for ``drop``, ``flip``).
+
+    ``drop`` loses a byte, ``flip`` turns one bit of it. ``stall`` silences the line in the middle of a frame for
+    ``stall_seconds``: the device speaks on, unheard. ``garbage`` puts 1 to 64 random bytes before a frame.
+    """
 
     drop: float = 0.0
     flip: float = 0.0
