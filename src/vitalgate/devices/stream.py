@@ -204,4 +204,3 @@ class SerialEngine:
             self._events.append(event)
         else:
             self._counters.add("device_events_dropped", self._framing.kind)
-
