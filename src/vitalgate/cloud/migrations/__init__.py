@@ -1,0 +1,1 @@
+"""The store's schema, one file a version; run by `vitalgate.cloud.store.migrate`."""
