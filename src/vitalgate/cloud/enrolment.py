@@ -1,4 +1,4 @@
-"""What the cloud remembers of gateways (one-time codes, identity keys, OSCORE contexts), and what a person does with it.
+"""What the cloud remembers of gateways: one-time codes, identity keys, OSCORE contexts; what a person does with it.
 
 Three tables of plain rows behind `EnrolmentStore`. The rules live in this module and in `enrolment_service`, never in
 a store, so that a store only puts, gets, lists and deletes. What is secret (`CodeRecord.key`,
@@ -15,8 +15,9 @@ from typing import Final, Protocol
 
 from vitalgate.engine import Randomness
 from vitalgate.gateway.code import EnrolmentCode, code_id_text
-from vitalgate.gateway.handshake import SessionKeys, gateway_id_ok
+from vitalgate.gateway.handshake import gateway_id_ok
 from vitalgate.gateway.identity import fingerprint_text
+from vitalgate.oscore.context import Parameters
 
 CODE_LIFE: Final = 15 * 60.0
 MAX_CODE_LIFE: Final = 24 * 3600.0
@@ -91,7 +92,7 @@ class ContextRecord:
     gateway: str
     thumbprint: bytes
     exchange: bytes
-    keys: SessionKeys
+    keys: Parameters
     created_at: float
     retire_at: float | None = None
 

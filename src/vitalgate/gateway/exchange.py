@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from vitalgate.engine import Randomness
 from vitalgate.gateway import handshake
 from vitalgate.gateway.code import EnrolmentCode
-from vitalgate.gateway.handshake import HandshakeError, Schedule, SessionKeys
+from vitalgate.gateway.handshake import HandshakeError, Schedule
 from vitalgate.gateway.identity import IdentityKey, thumbprint, verify
+from vitalgate.oscore.context import Parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Established:
 
     gateway: str
     exchange: bytes
-    keys: SessionKeys
+    keys: Parameters
     cloud: bytes
     identity: bytes
     rekey_key: bytes = field(default=b"", repr=False)

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from vitalgate.gateway.code import CODE_ID_BYTES
 from vitalgate.gateway.identity import PUBLIC_BYTES, SIGNATURE_BYTES, THUMBPRINT_BYTES
+from vitalgate.oscore.context import Parameters
 
 VERSION: Final = 1
 ENROL, REKEY, OFFER, CONFIRM, DONE = 1, 2, 3, 4, 5
@@ -334,24 +335,6 @@ def agree(private: X25519PrivateKey, peer: bytes) -> bytes:
         raise HandshakeError("the ephemeral key contributes nothing") from error
 
 
-@dataclass(frozen=True, slots=True)
-class SessionKeys:
-    """The OSCORE security context of one exchange (RFC 8613 section 3.2), from the gateway's side: ``sender_id`` is
-    what the gateway sends as kid. `reversed` gives the cloud's side. AES-CCM-16-64-128 with HKDF-SHA-256.
-
-    There is no ID Context: master secrets are fresh in every exchange, so requests need not carry one."""
-
-    master_secret: bytes = field(repr=False)
-    master_salt: bytes = field(repr=False)
-    sender_id: bytes
-    recipient_id: bytes
-    id_context: bytes | None = None
-
-    def reversed(self) -> "SessionKeys":
-        """The same context as the other side holds it."""
-        return SessionKeys(self.master_secret, self.master_salt, self.recipient_id, self.sender_id, self.id_context)
-
-
 CLOUD_SENDER_ID: Final = b""  # responses name no kid, so the cloud's may be the empty one
 
 
@@ -383,13 +366,14 @@ class Schedule:
         """The key under which this gateway's rekey messages are MACed (32 bytes), from an enrolment."""
         return _expand(self.prk, b"rekey key", 32)
 
-    def session(self, kid: bytes) -> SessionKeys:
-        """The OSCORE context: 16-byte master secret, 8-byte master salt."""
-        return SessionKeys(
-            _expand(self.prk, b"oscore master secret", 16),
-            _expand(self.prk, b"oscore master salt", 8),
-            kid,
-            CLOUD_SENDER_ID,
+    def session(self, kid: bytes) -> Parameters:
+        """The OSCORE context from the gateway's side: 16-byte master secret, 8-byte master salt, AES-CCM-16-64-128 with
+        HKDF-SHA-256, and no ID Context: master secrets are fresh in every exchange, so no request need carry one."""
+        return Parameters(
+            master_secret=_expand(self.prk, b"oscore master secret", 16),
+            sender_id=kid,
+            recipient_id=CLOUD_SENDER_ID,
+            master_salt=_expand(self.prk, b"oscore master salt", 8),
         )
 
 
