@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import ipaddress
 import os
+import termios
 from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
@@ -120,6 +121,10 @@ class SerialLine:
         self._backoff.reset()
         self._counters.add("net_lines_opened")
         os.set_blocking(line.fileno(), False)
+        # With VMIN 0, which pyserial sets, "nothing yet" and "hung up" would both read as no bytes.
+        attributes = termios.tcgetattr(line.fileno())
+        attributes[6][termios.VMIN] = 1
+        termios.tcsetattr(line.fileno(), termios.TCSANOW, attributes)
         self._loop.add_reader(line.fileno(), self._readable)
         self._owner.opened(self.port)
 

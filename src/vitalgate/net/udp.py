@@ -27,6 +27,8 @@ class AddressError(ValueError):
 
 def resolve(host: str, port: int) -> tuple[socket.AddressFamily, SocketAddress]:
     """The first UDP address of ``host``:``port`` as (family, socket address). Raises `AddressError`."""
+    if not 0 <= port <= 65535:
+        raise AddressError(f"{host!r} port {port}: a port is a number from 0 to 65535")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError, OverflowError) as error:

@@ -1,0 +1,202 @@
+"""The asyncio drivers on real sockets, real pseudo-terminals, real TCP."""
+
+import asyncio
+import ipaddress
+import os
+import pty
+import socket
+import tty
+from collections import deque
+
+import pytest
+
+from vitalgate.counters import Counters
+from vitalgate.net import stream, udp
+from vitalgate.net.line import LineSettings
+
+LOOPBACK = [ipaddress.ip_network("127.0.0.0/8")]
+
+
+class EchoEngine:
+    """Answers every datagram after ``delay`` seconds (0: at once)."""
+
+    def __init__(self, delay=0.0):
+        self.delay, self.out, self.waiting = delay, [], deque()
+
+    def receive_datagram(self, data, path, now):
+        if self.delay:
+            self.waiting.append((now + self.delay, data, path))
+        else:
+            self.out.append((data, path))
+
+    def datagrams_to_send(self, now):
+        out, self.out = self.out, []
+        return out
+
+    def next_timeout(self):
+        return self.waiting[0][0] if self.waiting else None
+
+    def handle_timeout(self, now):
+        while self.waiting and self.waiting[0][0] <= now:
+            _, data, path = self.waiting.popleft()
+            self.out.append((data, path))
+
+    def next_event(self):
+        return None
+
+
+async def refused(reader):
+    """True when the peer closed without a byte, politely or by a reset."""
+    try:
+        return await asyncio.wait_for(reader.read(1), 10) == b""
+    except ConnectionResetError:
+        return True
+
+
+class Owner:
+    def __init__(self):
+        self.happened = asyncio.Queue()
+
+    def opened(self, conn):
+        self.happened.put_nowait(("opened", conn))
+
+    def data(self, conn, data):
+        self.happened.put_nowait(("data", data))
+
+    def closed(self, conn, reason):
+        self.happened.put_nowait(("closed", conn))
+
+    async def next(self):
+        return await asyncio.wait_for(self.happened.get(), 10)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.01])
+def test_udp_echo_more_than_one_drain(delay):
+    async def scenario():
+        counters = Counters()
+        driver = udp.UdpDriver(EchoEngine(delay), udp.bind("127.0.0.1", 0), counters=counters)
+        client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        count = udp.DRAIN * 2 + 5
+        for number in range(count):
+            client.sendto(b"%d" % number, driver.address)
+        got = {await asyncio.wait_for(loop.sock_recv(client, 100), 10) for _ in range(count)}
+        assert got == {b"%d" % number for number in range(count)}
+        assert counters["net_datagrams_received"] == counters["net_datagrams_sent"] == count
+        driver.close()
+        client.close()
+
+    asyncio.run(scenario())
+
+
+def test_udp_send_failure_is_counted_not_raised():
+    async def scenario():
+        engine, counters = EchoEngine(), Counters()
+        driver = udp.UdpDriver(engine, udp.bind("127.0.0.1", 0), counters=counters)
+        engine.out.append((bytes(70000), ("127.0.0.1", 9)))
+        driver.turn()
+        assert counters["net_send_failed{too-long}"] == 1
+        driver.close()
+
+    asyncio.run(scenario())
+
+
+def test_addresses_that_do_not_exist_are_said_in_words():
+    with pytest.raises(udp.AddressError, match="port 99999"):
+        udp.resolve("127.0.0.1", 99999)
+    with pytest.raises(udp.AddressError, match="cannot listen"):
+        udp.bind("192.0.2.1", 0)
+
+
+def test_serial_line_survives_its_adapter(tmp_path):
+    async def scenario():
+        link, owner, counters = tmp_path / "ttyDEVICE", Owner(), Counters()
+        line = stream.SerialLine(str(link), LineSettings(9600), owner, counters)
+        assert "ttyDEVICE" in line.error
+        for _ in range(2):
+            master, slave = pty.openpty()
+            tty.setraw(slave)
+            link.unlink(missing_ok=True)
+            link.symlink_to(os.ttyname(slave))
+            assert await owner.next() == ("opened", str(link))
+            os.write(master, b"\xffreading")
+            assert await owner.next() == ("data", b"\xffreading")
+            line.write(b"ask")
+            assert os.read(master, 10) == b"ask"
+            os.close(slave)
+            os.close(master)
+            assert await owner.next() == ("closed", str(link))
+        assert (counters["net_lines_opened"], counters["net_lines_lost"]) == (2, 2)
+        line.close()
+
+    asyncio.run(scenario())
+
+
+def test_tcp_listener_admits_by_source_and_number():
+    async def scenario():
+        owner, counters = Owner(), Counters()
+        listener = stream.TcpListener(owner, LOOPBACK, maximum=1, counters=counters)
+        host, port = await listener.start("127.0.0.1", 0)
+        callers = Owner()
+        caller = stream.TcpCaller(host, port, callers)
+        _, conn = await owner.next()
+        await callers.next()
+        caller.write(b"hello")
+        assert await owner.next() == ("data", b"hello")
+        listener.write(conn, b"ack")
+        assert await callers.next() == ("data", b"ack")
+        reader, writer = await asyncio.open_connection(host, port)
+        assert await refused(reader)
+        writer.close()
+        assert counters["net_connections_refused{too-many}"] == 1
+        await caller.close()
+        assert (await owner.next())[0] == "closed"
+        listener.close()
+
+        closed_to_all = stream.TcpListener(owner, [ipaddress.ip_network("192.0.2.0/24")], counters=counters)
+        host, port = await closed_to_all.start("127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(host, port)
+        assert await refused(reader)
+        writer.close()
+        assert counters["net_connections_refused{source-not-allowed}"] == 1
+        closed_to_all.close()
+
+    asyncio.run(scenario())
+
+
+def test_tcp_caller_dials_again():
+    async def scenario():
+        owner, counters, callers = Owner(), Counters(), Owner()
+        listener = stream.TcpListener(owner, LOOPBACK, counters=counters)
+        host, port = await listener.start("127.0.0.1", 0)
+        caller = stream.TcpCaller(host, port, callers)
+        assert (await callers.next())[0] == "opened"
+        listener.close()
+        assert (await callers.next())[0] == "closed"
+        again = stream.TcpListener(owner, LOOPBACK, counters=counters)
+        await again.start(host, port)
+        assert (await callers.next())[0] == "opened"
+        await caller.close()
+        again.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_peer_that_does_not_read_is_let_go():
+    async def scenario():
+        owner, counters = Owner(), Counters()
+        listener = stream.TcpListener(owner, LOOPBACK, counters=counters)
+        address = await listener.start("127.0.0.1", 0)
+        peer = socket.create_connection(address)
+        _, conn = await owner.next()
+        for _ in range(1000):
+            listener.write(conn, bytes(65536))
+            if counters["net_connections_refused{peer-does-not-read}"]:
+                break
+        assert counters["net_connections_refused{peer-does-not-read}"] == 1
+        assert (await owner.next())[0] == "closed"
+        peer.close()
+        listener.close()
+
+    asyncio.run(scenario())
