@@ -91,6 +91,9 @@ class Simulator(Protocol):
     def sent_frames(self) -> list[bytes]:
         """Take the hashes of the frames produced since the last call (what the device said, heard or not)."""
 
+    def waiting(self) -> int:
+        """How many messages a two-way device still wants answered; 0 for one-way devices."""
+
 
 class Transport(enum.Enum):
     """How a device is attached: it is a serial line we open, or it dials in over TCP."""
