@@ -1,0 +1,48 @@
+"""After a restart: a server that lost its replay window asks the client to show freshness (RFC 8613 Appendix B.1.2)."""
+
+import hmac
+from typing import Final
+
+from vitalgate.coap.message import Code, Message
+from vitalgate.engine import Randomness
+from vitalgate.oscore.classes import ECHO
+from vitalgate.oscore.context import SecurityContext
+from vitalgate.oscore.protect import Binding, protect_response
+from vitalgate.oscore.replay import ReplayWindow
+
+ECHO_BYTES: Final = 8
+
+
+def synchronise(context: SecurityContext, request: Message, binding: Binding, randomness: Randomness) -> Message | None:
+    """Judge a decrypted ``request`` under a context that may have no window.
+
+    None: it is fresh, and ``context.window`` starts at its number; it may be processed. Otherwise the protected 4.01
+    to send in its place: the Echo option alone, under a sequence number of our own, since the request may be a replay
+    whose nonce an earlier run used for its response. Raises `SequenceError`."""
+    if context.window is not None:
+        return None
+    if not context.echo:
+        context.echo = randomness(ECHO_BYTES)
+    echoed = request.option(ECHO)
+    if echoed is not None and hmac.compare_digest(echoed, context.echo):
+        # The event that the value stands for is our start: a request that holds it was made after it.
+        window = ReplayWindow(context.window_size)
+        window.start_at(binding.number)
+        context.window = window
+        context.echo = b""
+        return None
+    challenge = Message(Code.UNAUTHORIZED, ((ECHO, context.echo),))
+    return protect_response(context, binding, challenge, own_piv=True)
+
+
+def challenge_in(response: Message) -> bytes | None:
+    """The Echo value of a verified 4.01 that asks to send the request again, or None."""
+    return response.option(ECHO) if response.code == Code.UNAUTHORIZED else None
+
+
+def with_echo(request: Message, value: bytes) -> Message:
+    """``request`` once more, with the Echo option set to ``value`` (RFC 9175 section 2.3)."""
+    options = [option for option in request.options if option[0] != ECHO]
+    options.append((ECHO, value))
+    options.sort(key=lambda option: option[0])
+    return Message(request.code, tuple(options), request.payload, request.type)
