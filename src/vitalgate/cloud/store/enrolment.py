@@ -14,8 +14,8 @@ from vitalgate.cloud.store.database import Database
 from vitalgate.cloud.store.gateways import set_revoked
 from vitalgate.cloud.store.schema import enrolment_codes, enrolment_contexts, enrolment_identities
 from vitalgate.gateway.code import code_id_text
-from vitalgate.gateway.handshake import SessionKeys
 from vitalgate.gateway.identity import fingerprint_text
+from vitalgate.oscore.context import Parameters
 
 _CODE: Final = b"enrolment code "
 _IDENTITY: Final = b"enrolment identity "
@@ -182,7 +182,8 @@ class SqlEnrolmentStore:
         """Insert or replace."""
         keys = record.keys
         content: list[Any] = [record.gateway, record.thumbprint, record.exchange]
-        content += [[keys.master_secret, keys.master_salt, keys.sender_id, keys.recipient_id, keys.id_context]]
+        content += [[keys.master_secret, keys.sender_id, keys.recipient_id, keys.master_salt, keys.id_context]]
+        content[-1] += [keys.aead, keys.hkdf]
         content += [record.created_at, record.retire_at]
         with self._write() as connection:
             sealed = self._seal(_CONTEXT, record.kid, content)
@@ -191,7 +192,7 @@ class SqlEnrolmentStore:
     @staticmethod
     def _context(kid: bytes, content: list[Any]) -> ContextRecord:
         gateway, thumbprint, exchange, keys, created_at, retire_at = content
-        return ContextRecord(kid, gateway, thumbprint, exchange, SessionKeys(*keys), created_at, retire_at)
+        return ContextRecord(kid, gateway, thumbprint, exchange, Parameters(*keys), created_at, retire_at)
 
     def context(self, kid: bytes) -> ContextRecord | None:
         """By kid."""

@@ -34,6 +34,11 @@ class Ranges:
         """The highest number held, or 0."""
         return self._last[-1] if self._last else 0
 
+    def end_of(self, number: int) -> int:
+        """The last number of the range that holds ``number``, or 0 where none does."""
+        at = bisect_right(self._first, number) - 1
+        return self._last[at] if at >= 0 and number <= self._last[at] else 0
+
     def add(self, first: int, last: int) -> None:
         """Add every number of ``first``..``last`` (inclusive; nothing when it is empty)."""
         if last < first:
@@ -60,7 +65,3 @@ class Ranges:
             expected = last + 1
         if expected <= upto:
             yield expected, upto
-
-    def contiguous(self) -> int:
-        """The highest n such that all of 1..n are held, or 0."""
-        return self._last[0] if self._first and self._first[0] <= 1 else 0

@@ -1,16 +1,20 @@
 """What an entry's sealed content holds: its frame hash, then its observations as one CBOR array (RFC 8949).
 
-``frame hash (16 bytes) | CBOR [version, defaults, [observation, ...]]``. Observations of one frame share most of what
-they say, so each is stored as the difference from the first: ``[metric, unit, status, value]`` and, only where it
-differs from ``defaults``, a fifth element with the fields by number. Decimals are text, which keeps every digit.
+``frame hash (16 bytes) | CBOR [version, defaults, [observation, ...]]``, or for a notice its kind and fields.
+Observations of one frame share most of what they say, so each is stored as the difference from the first:
+``[metric, unit, status, value]`` and, only where it differs from ``defaults``, a fifth element with the fields by
+number. Decimals are text, which keeps every digit.
 """
 
+from dataclasses import astuple
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 import cbor2
 
 from vitalgate.cloud.store.errors import StoreKeyError
+from vitalgate.gateway.entry import NOTICE_HASH
+from vitalgate.gateway.notice import Notice
 from vitalgate.vitals.observation import (
     FRAME_HASH_BYTES,
     Alarm,
@@ -76,6 +80,11 @@ def encode(frame_hash: bytes, observations: tuple[Observation, ...]) -> bytes:
     return frame_hash + cbor2.dumps([VERSION, common, rows])
 
 
+def encode_notice(notice: Notice) -> bytes:
+    """The content of an entry that carries a notice."""
+    return NOTICE_HASH + cbor2.dumps([VERSION, type(notice).__name__, astuple(notice)])
+
+
 def frame_hash_of(content: bytes) -> bytes:
     """The frame hash alone."""
     return content[:FRAME_HASH_BYTES]
@@ -99,6 +108,8 @@ def decode(content: bytes, device: str, epoch: int, sequence: int) -> tuple[Obse
         version, common, rows = cbor2.loads(content[FRAME_HASH_BYTES:])
         if version != VERSION:
             raise StoreKeyError(f"an entry of a later form ({version})")
+        if isinstance(common, str):  # a notice: `gaps` and `quarantine` hold what it says
+            return ()
         found: list[Observation] = []
         for metric, unit, status, value, *rest in rows:
             more: dict[int, Any] = rest[0] if rest else {}

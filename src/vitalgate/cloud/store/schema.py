@@ -110,6 +110,7 @@ gaps: Final = sa.Table(
     sa.Column("first_sequence", sa.BigInteger),
     sa.Column("last_sequence", sa.BigInteger),
     sa.Column("count", sa.BigInteger, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),  # damaged bytes, where that is the cause
     sa.UniqueConstraint("epoch_id", "sequence", name="gaps_epoch_sequence"),
     sa.Index("gaps_gap_epoch", "gap_epoch"),
 )

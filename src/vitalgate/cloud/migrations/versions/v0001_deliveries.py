@@ -81,6 +81,7 @@ def upgrade() -> None:
         sa.Column("first_sequence", sa.BigInteger),
         sa.Column("last_sequence", sa.BigInteger),
         sa.Column("count", sa.BigInteger, nullable=False),
+        sa.Column("size", sa.BigInteger, nullable=False),
         sa.UniqueConstraint("epoch_id", "sequence", name="gaps_epoch_sequence"),
     )
     op.create_index("gaps_gap_epoch", "gaps", ["gap_epoch"])
