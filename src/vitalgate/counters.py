@@ -37,7 +37,15 @@ COUNTERS: dict[str, Counter] = {
         Counter("device_bytes_discarded", "Bytes from devices that were no frame, by kind/reason.", "reason"),
         Counter("device_events_dropped", "Events of decoders that nobody took in time.", "kind"),
         # gateway
+        Counter(
+            "gateway_enrolment_messages", "Answers of the cloud on /enroll and /rekey, and what they led to.", "outcome"
+        ),
         # cloud
+        Counter("cloud_enrolment_messages", "Messages on /enroll and /rekey, by what became of them.", "outcome"),
+        Counter("cloud_enrolment_refresh_failed", "Times the store could not be asked for changes of gateways' keys."),
+        Counter(
+            "cloud_enrolment_contexts_unusable", "Stored contexts deleted because their sequence numbers are gone."
+        ),
     )
 }
 

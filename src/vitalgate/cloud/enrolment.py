@@ -24,7 +24,7 @@ MAX_CODE_LIFE: Final = 24 * 3600.0
 CODE_KEPT: Final = 24 * 3600.0  # how long an expired code stays listed, so that its holder is told why it fails
 MAX_CODES: Final = 64
 MAX_CODE_FAILURES: Final = 10
-MAX_IDENTITIES: Final = 4096
+MAX_IDENTITIES: Final = 2048  # each with two contexts at most, which fills the 4,096 places of `oscore.Contexts`
 
 
 class KeyState(Enum):
@@ -99,7 +99,8 @@ class ContextRecord:
 
 class EnrolmentStore(Protocol):
     """Three tables. ``put_*`` inserts or replaces by key, ``delete_*`` of what is not there does nothing, lists may
-    come in any order. Calls outside `transaction` are transactions of their own."""
+    come in any order. Calls outside `transaction` are transactions of their own. Every call and the end of a
+    transaction may raise `cloud.store.errors.StoreError`; nothing is changed then."""
 
     def transaction(self) -> AbstractContextManager[None]:
         """All calls within see and change one state: all or nothing, serialised with every other writer of the store
@@ -119,7 +120,9 @@ class EnrolmentStore(Protocol):
 
     def put_context(self, record: ContextRecord) -> None: ...  # noqa: D102
     def context(self, kid: bytes) -> ContextRecord | None: ...  # noqa: D102
-    def contexts(self) -> list[ContextRecord]: ...  # noqa: D102
+    def contexts(self, gateway: str = "") -> list[ContextRecord]:
+        """Those of one gateway, or all."""
+
     def delete_context(self, kid: bytes) -> None: ...  # noqa: D102
 
     def context_kids(self) -> frozenset[bytes]:
@@ -192,9 +195,9 @@ class MemoryEnrolmentStore:
         """By kid."""
         return self._contexts.get(kid)
 
-    def contexts(self) -> list[ContextRecord]:
-        """All."""
-        return list(self._contexts.values())
+    def contexts(self, gateway: str = "") -> list[ContextRecord]:
+        """Those of one gateway, or all."""
+        return [record for record in self._contexts.values() if gateway in ("", record.gateway)]
 
     def delete_context(self, kid: bytes) -> None:
         """Forget one."""
@@ -331,7 +334,7 @@ def revoke(store: EnrolmentStore, name: str, wall: float, reason: str = "") -> l
 
 
 def _end_sessions(store: EnrolmentStore, gateway: str) -> list[KeyEntry]:
-    ended = [record for record in store.contexts() if record.gateway == gateway]
+    ended = store.contexts(gateway)
     for record in ended:
         store.delete_context(record.kid)
     return [KeyEntry("session", r.kid.hex(), gateway, "ended", r.created_at, r.retire_at) for r in ended]
