@@ -154,8 +154,9 @@ class IvyFraming:
             return Cut(skip=len(buffer) - _header_begun(buffer))
         if len(buffer) <= _TEXT:
             return NEED_MORE
-        end = buffer.find(END, _TEXT)
-        if not _is_text(buffer[_TEXT : end if end >= 0 else len(buffer)]):
+        bound = _TEXT + MAX_TEXT + 1  # beyond it nothing can save this message, however much is buffered
+        end = buffer.find(END, _TEXT, bound)
+        if not _is_text(buffer[_TEXT : end if end >= 0 else bound]):
             return Cut(skip=len(HEADER), reason="text")
         return Cut(size=end + 1) if end >= 0 else NEED_MORE
 
