@@ -5,8 +5,9 @@ import struct
 import pytest
 
 from vitalgate.coap.message import Message
+from vitalgate.coap.options import Option
 from vitalgate.oscore.context import Parameters, SecurityContext, derive, info
-from vitalgate.oscore.option import OSCORE, Header, decode, encode
+from vitalgate.oscore.option import Header, decode, encode
 from vitalgate.oscore.protect import protect_request, protect_response, unprotect_request, unprotect_response
 from vitalgate.oscore.sequence import MemorySequenceStore
 
@@ -119,7 +120,7 @@ def test_requests(parameters, plain, protected):
     message, _ = protect_request(context_at(parameters, 20), parse(h(plain)))
     assert message == parse(h(protected))
     request, _ = unprotect_request(
-        context_at(parameters.reversed(), 0), parse(h(protected)), decode(message.option(OSCORE))
+        context_at(parameters.reversed(), 0), parse(h(protected)), decode(message.option(Option.OSCORE))
     )
     assert request == parse(h(plain))
 
@@ -136,7 +137,7 @@ def test_responses(own_piv, protected):
     plain = parse(h("64455d1f00003974ff48656c6c6f20576f726c6421"))
     client, server = context_at(C1, 20), context_at(C1.reversed(), 0)
     message, sent = protect_request(client, parse(h(REQUESTS[0][1])))
-    _, received = unprotect_request(server, message, decode(message.option(OSCORE)))
+    _, received = unprotect_request(server, message, decode(message.option(Option.OSCORE)))
     response = protect_response(server, received, plain, own_piv=own_piv)
     assert response == parse(h(protected))
     assert unprotect_response(client, sent, response) == plain

@@ -2,6 +2,8 @@
 
 import enum
 
+from vitalgate.coap.options import Option
+
 
 class Class(enum.Flag):
     """E: encrypted, travels inside. U: unprotected, travels outside. Some options have an instance of either kind.
@@ -11,41 +13,37 @@ class Class(enum.Flag):
     U = 2
 
 
-OBSERVE = 6
-MAX_AGE = 14
-PROXY_URI = 35
-ECHO = 252
-
 OPTION_CLASSES: dict[int, Class] = {
-    1: Class.E,  # If-Match
-    3: Class.U,  # Uri-Host
-    4: Class.E,  # ETag
-    5: Class.E,  # If-None-Match
-    OBSERVE: Class.E | Class.U,
-    7: Class.U,  # Uri-Port
-    8: Class.E,  # Location-Path
-    9: Class.U,  # OSCORE
-    11: Class.E,  # Uri-Path
-    12: Class.E,  # Content-Format
-    MAX_AGE: Class.E | Class.U,
-    15: Class.E,  # Uri-Query
-    16: Class.U,  # Hop-Limit (RFC 8768): proxies count it down
-    17: Class.E,  # Accept
-    19: Class.E | Class.U,  # Q-Block1 (RFC 9177)
-    20: Class.E,  # Location-Query
-    23: Class.E | Class.U,  # Block2
-    27: Class.E | Class.U,  # Block1
-    28: Class.E | Class.U,  # Size2
-    31: Class.E | Class.U,  # Q-Block2 (RFC 9177)
-    PROXY_URI: Class.U,
-    39: Class.U,  # Proxy-Scheme
-    60: Class.E | Class.U,  # Size1
-    ECHO: Class.E | Class.U,  # RFC 9175
-    258: Class.E | Class.U,  # No-Response
-    292: Class.E | Class.U,  # Request-Tag (RFC 9175)
+    Option.IF_MATCH: Class.E,
+    Option.URI_HOST: Class.U,
+    Option.ETAG: Class.E,
+    Option.IF_NONE_MATCH: Class.E,
+    Option.OBSERVE: Class.E | Class.U,
+    Option.URI_PORT: Class.U,
+    Option.LOCATION_PATH: Class.E,
+    Option.OSCORE: Class.U,
+    Option.URI_PATH: Class.E,
+    Option.CONTENT_FORMAT: Class.E,
+    Option.MAX_AGE: Class.E | Class.U,
+    Option.URI_QUERY: Class.E,
+    Option.HOP_LIMIT: Class.U,  # proxies count it down
+    Option.ACCEPT: Class.E,
+    Option.Q_BLOCK1: Class.E | Class.U,
+    Option.LOCATION_QUERY: Class.E,
+    Option.EDHOC: Class.U,
+    Option.BLOCK2: Class.E | Class.U,
+    Option.BLOCK1: Class.E | Class.U,
+    Option.SIZE2: Class.E | Class.U,
+    Option.Q_BLOCK2: Class.E | Class.U,
+    Option.PROXY_URI: Class.U,
+    Option.PROXY_SCHEME: Class.U,
+    Option.SIZE1: Class.E | Class.U,
+    Option.ECHO: Class.E | Class.U,
+    Option.NO_RESPONSE: Class.E | Class.U,
+    Option.REQUEST_TAG: Class.E | Class.U,
 }
 """Options without a row are Class E (section 4.1)."""
 
-OUTER_ONLY: frozenset[int] = frozenset(number for number, kind in OPTION_CLASSES.items() if kind is Class.U)
+OUTER_ONLY: frozenset[int] = frozenset(int(number) for number, kind in OPTION_CLASSES.items() if kind is Class.U)
 """What is never inside. Everything else that arrives outside is the business of proxies and is discarded on receipt
 (sections 8.2 and 8.4, step 1), and is put inside when an application sends it."""

@@ -27,6 +27,7 @@ class Contexts:
         self._by_id: dict[_Key, tuple[SecurityContext, ...]] = {}
         self._by_name: dict[str, tuple[SecurityContext, ...]] = {}
         self._retired: dict[SecurityContext, float] = {}
+        self._soonest: float | None = None
         self._paths: dict[Path, str] = {}
         self._all: set[SecurityContext] = set()
 
@@ -64,13 +65,15 @@ class Contexts:
         """Send no more requests under ``context``; what arrives under it is verified until ``until``."""
         if context in self._all:
             self._retired[context] = until
+            self._soonest = min(self._retired.values())
 
     def remove(self, context: SecurityContext) -> None:
         """Take a context out of service at once; what was under way under it neither verifies nor is answered."""
         if context not in self._all:
             return
         self._all.discard(context)
-        self._retired.pop(context, None)
+        if self._retired.pop(context, None) is not None:
+            self._soonest = min(self._retired.values(), default=None)
         _drop(self._by_id, (context.id_context, context.recipient.kid), context)
         _drop(self._by_name, context.name, context)
         if context.name not in self._by_name:
@@ -101,11 +104,11 @@ class Contexts:
 
     def next_timeout(self) -> float | None:
         """When the next retired context goes, or None."""
-        return min(self._retired.values()) if self._retired else None
+        return self._soonest
 
     def handle_timeout(self, now: float) -> int:
         """Take retired contexts whose time is up out of service; returns how many went."""
-        if not self._retired:
+        if self._soonest is None or now < self._soonest:
             return 0
         over = [context for context, until in self._retired.items() if until <= now]
         for context in over:

@@ -4,9 +4,6 @@ from typing import NamedTuple
 
 from vitalgate.oscore.errors import OscoreError, Refusal
 
-OSCORE = 9
-"""The option's number."""
-
 LONGEST_PIV = 5
 LONGEST_OPTION = 255
 

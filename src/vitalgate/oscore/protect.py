@@ -3,10 +3,11 @@
 from cryptography.exceptions import InvalidTag
 
 from vitalgate.coap.message import Code, Message, Options, is_request, is_response
-from vitalgate.oscore.classes import OBSERVE, OUTER_ONLY
+from vitalgate.coap.options import Option, sort_options
+from vitalgate.oscore.classes import OUTER_ONLY
 from vitalgate.oscore.context import SecurityContext
 from vitalgate.oscore.errors import OscoreError, ProtectionError, Refusal
-from vitalgate.oscore.option import OSCORE, Header, decode, encode, partial_iv
+from vitalgate.oscore.option import Header, decode, encode, partial_iv
 from vitalgate.oscore.plaintext import decode as decode_plaintext
 from vitalgate.oscore.plaintext import split
 
@@ -72,7 +73,7 @@ def unprotect_request(context: SecurityContext, message: Message, header: Header
     code, options, payload = decode_plaintext(plaintext)
     if not is_request(code):
         raise OscoreError(Refusal.MALFORMED)
-    observing = bool(options) and any(n == OBSERVE and not int.from_bytes(v, "big") for n, v in options)
+    observing = bool(options) and any(n == Option.OBSERVE and not int.from_bytes(v, "big") for n, v in options)
     request = Message(code, _merged(options, message.options), payload, message.type, message.mid, message.token)
     return request, Binding(number, nonce, aad, observing)
 
@@ -110,10 +111,13 @@ def unprotect_response(context: SecurityContext, binding: Binding, message: Mess
 
     A notification's Observe value becomes the low 24 bits of its Partial IV (section 4.1.3.5.2); one that is not newer
     than those before is refused as a replay (section 7.4.1)."""
-    value = message.option(OSCORE)
+    value = message.option(Option.OSCORE)
     if value is None:
         raise OscoreError(Refusal.UNPROTECTED)
-    piv = decode(value).piv
+    piv, kid, kid_context = decode(value)
+    # Neither belongs in a response (section 5), and neither is authenticated; one that names another key is no answer.
+    if kid not in (None, context.recipient.kid) or kid_context not in (None, context.id_context):
+        raise OscoreError(Refusal.NO_CONTEXT)
     number = int.from_bytes(piv, "big") if piv else -1
     if piv:
         nonce = context.recipient.nonce(number)
@@ -127,11 +131,11 @@ def unprotect_response(context: SecurityContext, binding: Binding, message: Mess
     code, options, payload = decode_plaintext(plaintext)
     if not is_response(code):
         raise OscoreError(Refusal.MALFORMED)
-    if any(number == OBSERVE for number, _ in options):
+    if any(number == Option.OBSERVE for number, _ in options):
         if not binding.observing:
             raise OscoreError(Refusal.MALFORMED)
         order = (number & 0xFFFFFF).to_bytes(3, "big").lstrip(b"\0") if piv else b""
-        options = tuple((n, order if n == OBSERVE else v) for n, v in options)
+        options = tuple((n, order if n == Option.OBSERVE else v) for n, v in options)
     # Only what verified in full counts: a refused response must not use up the request's nonce.
     if piv:
         binding.notification = max(binding.notification, number)
@@ -145,16 +149,8 @@ def _fits(context: SecurityContext, plaintext: bytes) -> None:
         raise ProtectionError("a message too long to be protected")
 
 
-def _outer(outer: list[tuple[int, bytes]], header: bytes) -> Options:
-    if not outer:
-        return ((OSCORE, header),)
-    outer.append((OSCORE, header))
-    outer.sort(key=_number)
-    return tuple(outer)
-
-
-def _number(option: tuple[int, bytes]) -> int:
-    return option[0]
+def _outer(outer: Options, header: bytes) -> Options:
+    return sort_options((*outer, (Option.OSCORE, header))) if outer else ((Option.OSCORE, header),)
 
 
 def _decrypt(context: SecurityContext, nonce: bytes, ciphertext: bytes, aad: bytes) -> bytes:
@@ -173,5 +169,5 @@ def _merged(inner: Options, received: Options) -> Options:
     """The verified options with the outer ones that are class U only; every other outer option is discarded."""
     if len(received) == 1:
         return inner  # the OSCORE option alone
-    outer = [option for option in received if option[0] in OUTER_ONLY and option[0] != OSCORE]
-    return tuple(sorted((*inner, *outer), key=_number)) if outer else inner
+    outer = [option for option in received if option[0] in OUTER_ONLY and option[0] != Option.OSCORE]
+    return sort_options((*inner, *outer)) if outer else inner

@@ -4,8 +4,8 @@ import hmac
 from typing import Final
 
 from vitalgate.coap.message import Code, Message
+from vitalgate.coap.options import Option, with_option
 from vitalgate.engine import Randomness
-from vitalgate.oscore.classes import ECHO
 from vitalgate.oscore.context import SecurityContext
 from vitalgate.oscore.protect import Binding, protect_response
 from vitalgate.oscore.replay import ReplayWindow
@@ -23,7 +23,7 @@ def synchronise(context: SecurityContext, request: Message, binding: Binding, ra
         return None
     if not context.echo:
         context.echo = randomness(ECHO_BYTES)
-    echoed = request.option(ECHO)
+    echoed = request.option(Option.ECHO)
     if echoed is not None and hmac.compare_digest(echoed, context.echo):
         # The event that the value stands for is our start: a request that holds it was made after it.
         window = ReplayWindow(context.window_size)
@@ -31,18 +31,15 @@ def synchronise(context: SecurityContext, request: Message, binding: Binding, ra
         context.window = window
         context.echo = b""
         return None
-    challenge = Message(Code.UNAUTHORIZED, ((ECHO, context.echo),))
+    challenge = Message(Code.UNAUTHORIZED, ((Option.ECHO, context.echo),))
     return protect_response(context, binding, challenge, own_piv=True)
 
 
 def challenge_in(response: Message) -> bytes | None:
     """The Echo value of a verified 4.01 that asks to send the request again, or None."""
-    return response.option(ECHO) if response.code == Code.UNAUTHORIZED else None
+    return response.option(Option.ECHO) if response.code == Code.UNAUTHORIZED else None
 
 
 def with_echo(request: Message, value: bytes) -> Message:
     """``request`` once more, with the Echo option set to ``value`` (RFC 9175 section 2.3)."""
-    options = [option for option in request.options if option[0] != ECHO]
-    options.append((ECHO, value))
-    options.sort(key=lambda option: option[0])
-    return Message(request.code, tuple(options), request.payload, request.type)
+    return Message(request.code, with_option(request.options, Option.ECHO, value), request.payload, request.type)

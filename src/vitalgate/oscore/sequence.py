@@ -210,6 +210,12 @@ class FileSequenceStore:
             self._files.close(self._lock)
             self._lock = None
 
+    def __enter__(self) -> "FileSequenceStore":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def create(self, record: str) -> None:
         """Make ``record`` at 0."""
         try:
@@ -254,7 +260,7 @@ class FileSequenceStore:
     def _path(self, record: str) -> Path:
         if self._lock is None:
             raise SequenceError("the sequence store is closed")
-        if not record.isalnum():
+        if not (record.isalnum() and record.isascii()):
             raise ValueError("a record's name is letters and digits")
         return self._folder / f"{record}.seq"
 
