@@ -67,6 +67,8 @@ class TestEveryKind:
         assert len(device.sent_frames()) == 600
         assert device.next_timeout() == pytest.approx(100.0 + 601 * period)
         assert device.sent_frames() == []
+        device.receive_data(b"\x15", 100.0)
+        assert device.waiting() == 0
 
     def test_it_speaks_on_unheard(self, kind):
         device = simulator(kind)

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 
-from vitalgate.devices.contract import Faults
+from vitalgate.devices.contract import Faults, Simulator
 from vitalgate.vitals.observation import frame_hash
 
 MAX_PENDING = 65536
@@ -77,6 +77,10 @@ class Playback:
         hashes, self._hashes = self._hashes, []
         return hashes
 
+    def waiting(self) -> int:
+        """0: nobody answers this device."""
+        return 0
+
     def frame(self, looped: bytes, number: int) -> bytes:
         """The frame to say for the loop's ``looped`` as the ``number``-th one (from 0); the same unless overridden."""
         return looped
@@ -102,3 +106,6 @@ class Playback:
             self._silent_until = due + faults.stall_seconds
             raw = raw[: self._random.randrange(len(raw))] if raw else raw
         return raw
+
+
+_contract: type[Simulator] = Playback  # the registry makes simulators by name, so the type checker looks here

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from vitalgate.counters import Counters
-from vitalgate.devices.contract import Discarded, Frame, Outcome
+from vitalgate.devices.contract import DeviceEngine, Discarded, Frame, Outcome
 from vitalgate.engine import Connection, Wall
 from vitalgate.vitals.observation import Observation, frame_hash
 
@@ -204,3 +204,6 @@ class SerialEngine:
             self._events.append(event)
         else:
             self._counters.add("device_events_dropped", self._framing.kind)
+
+
+_contract: type[DeviceEngine] = SerialEngine  # the registry makes engines by name, so the type checker looks here
