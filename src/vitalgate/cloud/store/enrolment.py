@@ -89,7 +89,7 @@ class SqlEnrolmentStore:
         with self._read() as connection:
             return [
                 (bytes(key), cbor2.loads(keys.unseal(connection, blob, context + bytes(key))))
-                for key, blob in connection.execute(sa.select(column, table.c.sealed_content)).tuples().all()
+                for key, blob in connection.execute(sa.select(column, table.c.sealed_content)).all()
             ]
 
     def _seal(self, context: bytes, key: bytes, content: list[Any]) -> bytes:

@@ -61,7 +61,6 @@ def load(connection: sa.Connection, row: sa.Row[tuple[object, ...]]) -> EpochSta
                 gaps.c.epoch_id.in_(sa.select(epochs.c.id).where(epochs.c.gateway_id == row.gateway_id)),
             )
         )
-        .tuples()
         .all()
     )
     stored = Ranges()

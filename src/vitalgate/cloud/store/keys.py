@@ -107,7 +107,7 @@ class Keys:
                 [{"name": "index_key", "value": self._index.encode()}, {"name": "index_check", "value": mark}],
             )
             return
-        rows = dict(connection.execute(sa.select(meta.c.name, meta.c.value)).tuples().all())
+        rows = dict(connection.execute(sa.select(meta.c.name, meta.c.value)).all())
         try:
             self._use_index(self._source.data_key(INDEX_PURPOSE, bytes(rows["index_key"]).decode()))
         except (SecretsError, KeyError) as error:

@@ -173,7 +173,7 @@ class Reader:
                 .join(epochs)
                 .where(entries.c.observations > 0)
             )
-            for device_id, sequence, sealed, epoch in connection.execute(query).tuples():
+            for device_id, sequence, sealed, epoch in connection.execute(query):
                 urn = names[device_id] if device_id is not None else ""
                 content = keys.unseal(connection, sealed, entry_context(unsigned(epoch), sequence, urn))
                 found.setdefault(urn, Counter())[record.frame_hash_of(content)] += 1
@@ -221,7 +221,7 @@ class Reader:
     def _accounts(self, connection: sa.Connection) -> Iterator[EpochAccount]:
         homes = {row.id: row.name for row in all_gateways(self._database, connection)}
         dropped = sa.select(gaps.c.gap_epoch, sa.func.sum(gaps.c.count)).group_by(gaps.c.gap_epoch)
-        declared = dict(connection.execute(dropped).tuples().all())
+        declared = dict(connection.execute(dropped).all())
         for row in connection.execute(sa.select(epochs).order_by(epochs.c.id)).all():
             state = epoch_rows.load(connection, row)
             yield EpochAccount(
@@ -257,5 +257,5 @@ class Reader:
     def latency(self) -> LatencySummary:
         """Latencies over the life of the store, from the device's last byte to the commit, as far as written down."""
         with self._database.reading() as connection:
-            rows = connection.execute(sa.select(latency.c.bucket, latency.c.count, latency.c.maximum)).tuples().all()
+            rows = connection.execute(sa.select(latency.c.bucket, latency.c.count, latency.c.maximum)).all()
         return Latencies(rows).summary()
