@@ -20,6 +20,20 @@ COUNTERS: dict[str, Counter] = {
     row.name: row
     for row in (
         # coap
+        Counter("coap_requests_received", "Requests that reached a resource or the application."),
+        Counter("coap_responses_received", "Responses to our requests."),
+        Counter("coap_requests_failed", "Our requests that ended without a response.", "reason"),
+        Counter("coap_retransmissions", "Confirmable messages sent again."),
+        Counter("coap_duplicates", "Messages that had been received before."),
+        Counter("coap_pings", "Empty Confirmable messages answered with a Reset message."),
+        Counter("coap_rejected", "Messages of peers that were wrong or unexpected.", "reason"),
+        Counter("coap_errors_sent", "Error responses of the CoAP layer itself.", "code"),
+        Counter(
+            "coap_responses_undelivered", "Responses not taken or never given.", "reason"
+        ),
+        Counter("coap_limit_reached", "Times a table of the CoAP layer was full.", "limit"),
+        Counter("coap_challenges", "Echo challenges sent to unverified addresses."),
+        Counter("coap_addresses_verified", "Addresses that answered an Echo challenge."),
         # oscore
         # net
         Counter("net_datagrams_received", "Datagrams read from UDP sockets."),
@@ -37,6 +51,17 @@ COUNTERS: dict[str, Counter] = {
         Counter("device_bytes_discarded", "Bytes from devices that were no frame, by kind/reason.", "reason"),
         Counter("device_events_dropped", "Events of decoders that nobody took in time.", "kind"),
         # gateway
+        Counter("gateway_spool_openings", "Openings of the spool, by how it was found.", "cause"),
+        Counter("gateway_spool_commits", "Group commits of the spool."),
+        Counter("gateway_spool_commit_failed", "Reads and commits of the spool that the disk refused.", "reason"),
+        Counter("gateway_spool_entries", "Entries committed to the spool."),
+        Counter("gateway_spool_released", "Entries let go because the cloud holds them."),
+        Counter("gateway_spool_dropped", "Entries dropped with a numbered gap.", "cause"),
+        Counter("gateway_spool_full", "Frames of two-way devices not taken because the spool is full or failing."),
+        Counter("gateway_spool_repeated", "Repeated messages of two-way devices that were committed before."),
+        Counter("gateway_spool_refused", "Frames and entries that could not or may not be kept.", "reason"),
+        Counter("gateway_spool_unreadable", "Entries of the spool that did not open."),
+        Counter("gateway_spool_mark_failed", "Writes of the mark beside the spool that the disk refused."),
         Counter(
             "gateway_enrolment_messages", "Answers of the cloud on /enroll and /rekey, and what they led to.", "outcome"
         ),

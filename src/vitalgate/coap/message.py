@@ -72,7 +72,7 @@ Options = tuple[tuple[int, bytes], ...]
 """(number, value) pairs in ascending order of number; repeated options keep their order."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Message:
     """A CoAP message apart from its version. ``options`` are sorted by number; ``type``, ``mid`` and ``token`` are the
     message layer's to fill, so an application leaves them at their defaults."""
@@ -94,3 +94,11 @@ class Message:
     def all(self, number: int) -> list[bytes]:
         """Every value of option ``number`` in order."""
         return [value for found, value in self.options if found == number]
+
+    def __repr__(self) -> str:
+        # Sizes and numbers only: values may be a patient's data or a secret, and a repr ends in logs.
+        numbers = ",".join(str(int(number)) for number, _ in self.options)
+        return (
+            f"Message({code_text(self.code)} {Type(self.type).name} mid={self.mid} "
+            f"token={self.token.hex()} options=[{numbers}] payload={len(self.payload)}B)"
+        )

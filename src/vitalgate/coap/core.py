@@ -1,0 +1,60 @@
+"""What the parts of an endpoint share."""
+
+from collections import deque
+
+from vitalgate.coap.codec import encode_empty
+from vitalgate.coap.deduplication import Deduplication
+from vitalgate.coap.events import Event
+from vitalgate.coap.message import Type
+from vitalgate.coap.parameters import Limits, Parameters
+from vitalgate.coap.peers import Peers
+from vitalgate.coap.reliability import Reliability
+from vitalgate.coap.timers import Timers
+from vitalgate.counters import Counters
+from vitalgate.engine import Datagram, Path, Randomness
+
+
+class Core:
+    """Parameters, tables, timers and queues of one endpoint; its client and server sides work on them."""
+
+    __slots__ = (
+        "_exchange", "counters", "deduplication", "events", "limits", "outgoing", "parameters", "peers", "randomness",
+        "reliability", "timers", "understands",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        limits: Limits,
+        counters: Counters,
+        randomness: Randomness,
+        understands: frozenset[int],
+    ) -> None:
+        self.parameters = parameters
+        self.limits = limits
+        self.counters = counters
+        self.randomness = randomness
+        self.understands = understands
+        """Critical options that layers above take care of, in requests and responses."""
+        self.timers = Timers()
+        self.outgoing: list[Datagram] = []
+        self.events: deque[Event] = deque()
+        self.peers = Peers(parameters, limits, counters, self.timers, randomness)
+        self.deduplication = Deduplication(parameters, limits)
+        self.reliability = Reliability(parameters, limits, counters, self.timers, randomness, self.outgoing)
+        self._exchange = 0
+
+    def new_exchange(self) -> int:
+        """A number for an exchange, unique in this endpoint."""
+        self._exchange += 1
+        return self._exchange
+
+    def reject(self, path: Path, mid: int, reason: str, *, reset: bool) -> None:
+        """Reject a message (RFC 7252 sections 4.2, 4.3): count it, and answer with a Reset message or not at all."""
+        self.counters.add("coap_rejected", reason)
+        if reset:
+            self.reset(path, mid)
+
+    def reset(self, path: Path, mid: int) -> None:
+        """Send a Reset message."""
+        self.outgoing.append((encode_empty(Type.RST, mid), path))

@@ -1,0 +1,149 @@
+"""`Endpoint`: RFC 7252's message layer, client and server at once, as one sans-IO engine."""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from vitalgate.coap.client import Client
+from vitalgate.coap.codec import HEADER, VERSION_BITS
+from vitalgate.coap.core import Core
+from vitalgate.coap.deduplication import FOREVER
+from vitalgate.coap.events import Event
+from vitalgate.coap.message import Message, Type, is_response
+from vitalgate.coap.parameters import Limits, Parameters
+from vitalgate.coap.server import FIRST_NON, Server
+from vitalgate.coap.site import Site
+from vitalgate.counters import Counters
+from vitalgate.engine import Datagram, DatagramEngine, Path, Randomness, Wall
+
+FIRST_ACK = VERSION_BITS | Type.ACK << 4
+FIRST_RST = VERSION_BITS | Type.RST << 4
+PURGE_EVERY = 1.0
+"""Idle endpoints are woken no more often than this, in seconds, to forget what has expired."""
+
+
+class MessageEndpoint(DatagramEngine, Protocol):
+    """What an application sees of an endpoint, with or without a security layer round it."""
+
+    def request(self, request: Message, path: Path, now: float, *, confirmable: bool = True) -> int:
+        """Send a request and return its exchange number; `ResponseReceived` or `RequestFailed` follows."""
+
+    def cancel(self, exchange: int, now: float) -> None:
+        """Lose interest in a request."""
+
+    def respond(self, exchange: int, response: Message, now: float) -> None:
+        """Answer a `RequestReceived`."""
+
+    def next_event(self) -> Event | None:
+        """The oldest event, or None."""
+
+
+class Endpoint:
+    """One CoAP endpoint for any number of peers; every method is one of the engine's five calls or the application's.
+
+    ``site`` answers requests; without one each becomes a `RequestReceived`. ``verify_addresses`` holds responses to
+    addresses that have not shown to receive them to RFC 9175 section 2.4, except where ``trusted(path)`` is true.
+    ``understands`` are numbers of critical options that a layer above takes care of (OSCORE, Block).
+    """
+
+    def __init__(
+        self,
+        *,
+        parameters: Parameters = Parameters(),  # noqa: B008  # frozen
+        limits: Limits = Limits(),  # noqa: B008  # frozen
+        site: Site | None = None,
+        counters: Counters | None = None,
+        randomness: Randomness = os.urandom,
+        wall: Wall = time.time,
+        verify_addresses: bool = True,
+        trusted: Callable[[Path], bool] | None = None,
+        understands: frozenset[int] = frozenset(),
+    ) -> None:
+        self.counters = Counters() if counters is None else counters
+        self.wall = wall
+        """For layers above; RFC 7252 itself needs no date."""
+        self._core = Core(parameters, limits, self.counters, randomness, understands)
+        self._deduplication = self._core.deduplication
+        self._outgoing = self._core.outgoing
+        self._client = Client(self._core)
+        self._server = Server(self._core, site, trusted, gate=verify_addresses)
+
+    # The engine's five calls
+
+    def receive_datagram(self, data: bytes, path: Path, now: float) -> None:
+        """Feed one datagram. What is wrong with it is counted by reason and answered as the RFC says."""
+        if now >= self._deduplication.next_purge:
+            self._deduplication.purge(now)
+        if len(data) < HEADER.size:
+            self._core.reject(path, 0, "short", reset=False)
+            return
+        first, code, mid = HEADER.unpack_from(data)
+        if first & 0xC0 != VERSION_BITS:
+            self._core.reject(path, mid, "version", reset=False)
+        elif first >= FIRST_ACK:
+            if first >= FIRST_RST:
+                self._client.receive_reset(data, path, now, mid)
+            else:
+                self._client.receive_acknowledgement(data, path, now, mid)
+        elif 0 < code < 32:
+            self._server.receive(data, path, now, first, code, mid)
+        elif is_response(code):
+            self._client.receive_response(data, path, now, Type.CON if first < FIRST_NON else Type.NON, mid)
+        else:
+            self._receive_empty_or_reserved(data, path, first, code, mid)
+
+    def datagrams_to_send(self, now: float) -> list[Datagram]:
+        """Take what is to be sent now."""
+        taken = self._outgoing[:]
+        self._outgoing.clear()
+        return taken
+
+    def next_timeout(self) -> float | None:
+        """The one deadline that matters next, or None."""
+        due = self._core.timers.next()
+        purge = self._deduplication.next_purge
+        if purge == FOREVER:
+            return due
+        return purge + PURGE_EVERY if due is None else min(due, purge + PURGE_EVERY)
+
+    def handle_timeout(self, now: float) -> None:
+        """A deadline has passed; harmless when it has not."""
+        if now >= self._deduplication.next_purge:
+            self._deduplication.purge(now)
+        self._core.timers.run(now)
+
+    def next_event(self) -> Event | None:
+        """Take the oldest event, or None."""
+        return self._core.events.popleft() if self._core.events else None
+
+    # The application's
+
+    def request(self, request: Message, path: Path, now: float, *, confirmable: bool = True) -> int:
+        """Send a request and return its exchange number; `ResponseReceived` or `RequestFailed` follows. Its type,
+        Message ID and token are chosen here. ValueError for what is no request or cannot be encoded."""
+        return self._client.request(request, path, now, confirmable=confirmable)
+
+    def cancel(self, exchange: int, now: float) -> None:
+        """Lose interest in a request: `RequestFailed` with `Failure.CANCELLED`; nothing where it has ended."""
+        self._client.cancel(exchange, now)
+
+    def respond(self, exchange: int, response: Message, now: float) -> None:
+        """Answer a `RequestReceived`: piggybacked if in time, else separate (RFC 7252 section 5.2). One that nobody
+        waits for any more is counted and dropped. ValueError for what is no response or cannot be encoded."""
+        self._server.respond(exchange, response, now)
+
+    def _receive_empty_or_reserved(self, data: bytes, path: Path, first: int, code: int, mid: int) -> None:
+        # RFC 7252 sections 4.1 to 4.3: rejected; an Empty Confirmable message is a ping, and Reset its pong.
+        confirmable = first < FIRST_NON
+        if code:
+            reason = "reserved_code"
+        elif len(data) > HEADER.size or first & 15:
+            reason = "empty_with_data"
+        elif confirmable:
+            self.counters.add("coap_pings")
+            self._core.reset(path, mid)
+            return
+        else:
+            reason = "empty_non"
+        self._core.reject(path, mid, reason, reset=confirmable)

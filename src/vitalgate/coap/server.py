@@ -1,0 +1,423 @@
+"""The server side: requests from peers, their deduplication, dispatch and responses (RFC 7252 sections 4.2 to 5.4).
+
+The way of a request whose option block is known and whose handler answers at once is short on purpose: no object but
+the two messages is made for it.
+"""
+
+from collections.abc import Callable
+
+from vitalgate.coap.codec import (
+    ACK_BITS,
+    HEADER,
+    MAX_TOKEN,
+    VERSION_BITS,
+    Answer,
+    MessageFormatError,
+    decode_options,
+    encode_empty,
+    encode_options,
+)
+from vitalgate.coap.core import Core
+from vitalgate.coap.echo import Echo
+from vitalgate.coap.events import RequestReceived
+from vitalgate.coap.message import Code, Message, Options, Type, code_text, is_response
+from vitalgate.coap.options import (
+    RFC7252_CRITICAL,
+    Option,
+    Use,
+    build_options,
+    check_options,
+    encode_uint,
+)
+from vitalgate.coap.peers import Peer
+from vitalgate.coap.site import METHODS, SAFE_METHODS, ResponseError, Route, Site, bad_option
+from vitalgate.engine import Path
+
+AMPLIFICATION = 3
+"""Bytes sent to an unverified address for each byte that came from it, at most (RFC 9175 section 2.4)."""
+BUSY_SECONDS = 10
+"""Max-Age of 5.03: when to try again (RFC 7252 section 5.9.3.4)."""
+NON_BITS = VERSION_BITS | Type.NON << 4
+FIRST_NON = NON_BITS
+SERVER_CRITICAL = RFC7252_CRITICAL | {Option.ACCEPT, Option.IF_MATCH, Option.IF_NONE_MATCH}
+UNLIMITED = 1 << 30
+
+Known = tuple[Options, Route]
+"""An option block's checked options and the route that they lead to."""
+
+
+class ServerExchange:
+    """A request that the application answers later."""
+
+    __slots__ = ("_server", "acknowledged", "budget", "confirmable", "due", "ends", "exchange", "mid", "peer", "token")
+
+    def __init__(self, server: "Server", exchange: int, peer: Peer, request: Message, budget: int, ends: float) -> None:
+        self._server = server
+        self.exchange = exchange
+        self.peer = peer
+        self.mid = request.mid
+        self.token = request.token
+        self.confirmable = request.type == Type.CON
+        self.acknowledged = False
+        self.budget = budget
+        self.ends = ends
+        self.due: float | None = None
+
+    def on_due(self, now: float) -> None:
+        """The piggyback window is over, or nobody waits for the response any more."""
+        self._server.due(self, now)
+
+
+class SeparateResponse:
+    """A Confirmable response under way (section 5.2.2); nothing depends on how it ends but the counters."""
+
+    __slots__ = ("_core",)
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def acknowledged(self, now: float) -> None:
+        """The client has the response."""
+
+    def reset(self, now: float) -> None:
+        """The client does not know the request any more."""
+        self._core.counters.add("coap_responses_undelivered", "reset")
+
+    def timed_out(self, now: float) -> None:
+        """The client never acknowledged."""
+        self._core.counters.add("coap_responses_undelivered", "timeout")
+
+
+class Server:
+    """Requests of peers. ``gate`` is whether unverified addresses are held to RFC 9175 section 2.4."""
+
+    __slots__ = (
+        "_core", "_counters", "_deduplication", "_echo", "_exchanges", "_gate", "_known", "_known_count",
+        "_lifetime", "_max_bytes", "_mid_base", "_most", "_option_bytes", "_outgoing", "_peers", "_site", "_trusted",
+    )  # fmt: skip
+
+    def __init__(self, core: Core, site: Site | None, trusted: Callable[[Path], bool] | None, *, gate: bool) -> None:
+        self._core = core
+        self._counters = core.counters
+        self._peers = core.peers
+        self._deduplication = core.deduplication
+        self._outgoing = core.outgoing
+        self._site = site
+        self._echo = Echo(core.randomness) if site is None else site.echo
+        self._gate = gate
+        self._trusted = trusted
+        self._most = core.limits.unverified_response_bytes
+        self._max_bytes = core.limits.message_bytes
+        self._lifetime = core.parameters.exchange_lifetime
+        self._mid_base = int.from_bytes(core.randomness(2), "big")
+        self._exchanges: dict[int, ServerExchange] = {}
+        self._known: list[dict[bytes, Known]] = [{} for _ in range(32)]
+        self._known_count = 0
+        self._option_bytes: dict[Options, bytes] = {(): b""}
+        if site is not None:
+            site.on_change.append(self._forget_known)
+
+    def __len__(self) -> int:
+        return len(self._exchanges)
+
+    def receive(self, data: bytes, path: Path, now: float, first: int, code: int, mid: int) -> None:
+        """A Confirmable or Non-confirmable message with a request code; ``first`` is its first byte."""
+        peer = self._peers.get(path)
+        if peer is not None:
+            reply = peer.seen.get(mid)
+            if reply is not None:
+                self._counters.add("coap_duplicates")
+                if reply and first < FIRST_NON:
+                    self._outgoing.append((reply, path))
+                return
+        start = 4 + (first & 15)
+        size = len(data)
+        end = data.find(b"\xff", start)
+        if end < 0:
+            known = self._known[code].get(data[start:])
+            payload = b""
+        else:
+            # The first 0xFF may be inside an option; but what is known is a whole option block, so behind one it is the
+            # payload marker.
+            known = self._known[code].get(data[start:end])
+            payload = data[end + 1 :]
+        if known is None or start > size or start > 4 + MAX_TOKEN or end + 1 == size or size > self._max_bytes:
+            self._receive_unknown(data, path, now, first, code, mid, peer)
+            return
+        options, route = known
+        kind = Type.CON if first < FIRST_NON else Type.NON
+        self._serve(Message(code, options, payload, kind, mid, data[4:start]), route, peer, path, size, now)
+
+    def respond(self, exchange: int, response: Message, now: float) -> None:
+        """The application's response: piggybacked while the request is unacknowledged, else separate."""
+        if not is_response(response.code):
+            raise ValueError(f"code {response.code} is no response's")
+        found = self._exchanges.pop(exchange, None)
+        if found is None:
+            self._counters.add("coap_responses_undelivered", "late")
+            return
+        core = self._core
+        core.timers.clear(found)
+        peer = found.peer
+        peer.heard = now
+        request = Message(0, type=Type.CON if found.confirmable else Type.NON, mid=found.mid, token=found.token)
+        if not found.acknowledged:
+            reply = self._encode(request, response, peer, now)
+            if len(reply) > found.budget:
+                reply = self._encode(request, self._challenge(peer.path, now), peer, now)
+            if found.confirmable:
+                peer.seen[found.mid] = reply
+            if reply:
+                self._outgoing.append((reply, peer.path))
+            return
+        mid = peer.mids.take(now, self._lifetime)
+        if mid is None:
+            core.counters.add("coap_limit_reached", "message_ids")
+            core.counters.add("coap_responses_undelivered", "message_ids")
+            return
+        reply = self._tail(response, found.token)
+        # To an unverified address nothing is retransmitted (RFC 9175 section 2.4 item 3).
+        confirmable = found.budget == UNLIMITED and not core.reliability.full
+        if found.budget == UNLIMITED and not confirmable:
+            core.counters.add("coap_limit_reached", "transmissions")
+        if len(reply) + HEADER.size > found.budget:
+            reply = self._tail(self._challenge(peer.path, now), found.token)
+        bits = VERSION_BITS if confirmable else NON_BITS
+        data = HEADER.pack(bits | len(found.token), reply[0], mid) + reply[1:]
+        if confirmable:
+            core.reliability.send(data, peer.path, mid, SeparateResponse(core), now)
+        else:
+            self._outgoing.append((data, peer.path))
+
+    def due(self, exchange: ServerExchange, now: float) -> None:
+        """A deadline of ``exchange``: acknowledge with an Empty message, or forget it."""
+        if now < exchange.ends and not exchange.acknowledged:
+            exchange.acknowledged = True
+            reply = encode_empty(Type.ACK, exchange.mid)
+            exchange.peer.seen[exchange.mid] = reply
+            exchange.budget -= len(reply) if exchange.budget != UNLIMITED else 0
+            self._outgoing.append((reply, exchange.peer.path))
+            self._core.timers.set(exchange, exchange.ends)
+        else:
+            self._exchanges.pop(exchange.exchange, None)
+            self._counters.add("coap_responses_undelivered", "unanswered")
+
+    # How a request is judged that is not known yet
+
+    def _receive_unknown(
+        self, data: bytes, path: Path, now: float, first: int, code: int, mid: int, peer: Peer | None
+    ) -> None:
+        kind = Type.CON if first < FIRST_NON else Type.NON
+        start = 4 + (first & 15)
+        size = len(data)
+        try:
+            if start > 4 + MAX_TOKEN:
+                raise MessageFormatError("token_length", kind, mid)
+            if start > size:
+                raise MessageFormatError("truncated", kind, mid)
+            request = Message(code, (), b"", kind, mid, data[4:start])
+            if size > self._max_bytes:
+                self._counters.add("coap_limit_reached", "message_bytes")
+                size1 = ((Option.SIZE1, encode_uint(self._max_bytes)),)
+                self._error(request, Message(Code.REQUEST_ENTITY_TOO_LARGE, size1), peer, path, size, now)
+                return
+            request.options, request.payload = decode_options(data, start)
+        except MessageFormatError as error:
+            error.type = kind
+            self._core.reject(path, mid, error.reason, reset=error.answer is Answer.RESET)
+            return
+        kept, bad = check_options(request.options, Use.REQUEST, SERVER_CRITICAL | self._core.understands)
+        plain = kept is request.options
+        block_end = size - len(request.payload) - (1 if request.payload else 0)
+        request.options = kept
+        if bad:
+            self._counters.add("coap_rejected", "bad_option")
+            self._error(request, bad_option(bad), peer, path, size, now)
+            return
+        echo = request.option(Option.ECHO)
+        if echo is not None:
+            peer = self._verify(echo, peer, path, now)
+        route = self._route(request)
+        if not isinstance(route, Route):
+            self._error(request, Message(route), peer, path, size, now)
+            return
+        if self._site is not None:
+            refused = self._site.refuse(route, request, path, "", now)
+            if refused is not None:
+                self._error(request, refused, peer, path, size, now)
+                return
+            if plain and echo is None and route.fresh_within is None:
+                self._keep_known(code, data[start:block_end], kept, route)
+        self._serve(request, route, peer, path, size, now)
+
+    def _route(self, request: Message) -> Route | int:
+        if request.option(Option.PROXY_URI) is not None or request.option(Option.PROXY_SCHEME) is not None:
+            return Code.PROXYING_NOT_SUPPORTED  # section 5.7.2
+        if request.code not in METHODS:
+            return Code.METHOD_NOT_ALLOWED  # section 5.8
+        return _EVENT if self._site is None else self._site.find(request.code, request.options)
+
+    def _keep_known(self, code: int, block: bytes, options: Options, route: Route) -> None:
+        if len(block) > self._core.limits.known_option_bytes:
+            return
+        if self._known_count >= self._core.limits.known_options:
+            self._counters.add("coap_limit_reached", "known_options")
+            self._forget_known()
+        self._known[code][block] = (options, route)
+        self._known_count += 1
+
+    def _forget_known(self) -> None:
+        for known in self._known:
+            known.clear()
+        self._known_count = 0
+
+    # How a request is answered
+
+    def _serve(self, request: Message, route: Route, peer: Peer | None, path: Path, size: int, now: float) -> None:
+        # ``budget``: the bytes that may be sent for it.
+        if not self._gate or (peer is not None and now < peer.verified_until):
+            budget = UNLIMITED
+        else:
+            budget = self._budget(path, size)
+            if budget != UNLIMITED and not route.small and request.code not in SAFE_METHODS:
+                # RFC 9175 section 2.3: not processed before the address is verified.
+                self._error(request, self._challenge(path, now), peer, path, size, now)
+                return
+        if not route.idempotent:
+            peer = self._admit(request, path, budget, size, now)
+            if peer is None:
+                return
+        try:
+            response = route.handler(request, path, "", now)
+        except ResponseError as error:
+            response = error.response()
+        self._counters["coap_requests_received"] += 1
+        if response is None:
+            self._defer(request, peer, path, budget, size, now)
+            return
+        reply = self._encode(request, response, peer, now)
+        if len(reply) > budget:
+            if request.code in SAFE_METHODS:
+                response = self._challenge(path, now)
+            else:
+                self._counters.add("coap_limit_reached", "unverified_response_bytes")
+                response = Message(response.code)
+            reply = self._encode(request, response, peer, now)
+        if not route.idempotent and peer is not None:
+            confirmable = request.type == Type.CON
+            peer.heard = now
+            self._deduplication.remember(peer, request.mid, reply if confirmable else b"", now, confirmable=confirmable)
+        if reply:
+            self._outgoing.append((reply, path))
+
+    def _admit(self, request: Message, path: Path, budget: int, size: int, now: float) -> Peer | None:
+        # A record for a message that is to be remembered; where there is no room the request is answered here.
+        if budget == UNLIMITED:
+            peer = self._peers.admit(path, now)
+            limit = "" if peer is None else self._deduplication.full(peer)
+        else:
+            peer = self._peers.admit_unverified(path, now)
+            limit = "" if peer is None else self._deduplication.full(peer)
+            if peer is None:
+                self._error(request, self._challenge(path, now), None, path, size, now)
+                return None
+        if peer is not None and not limit:
+            return peer
+        if limit:
+            self._counters.add("coap_limit_reached", limit)
+        self._error(request, _BUSY, peer, path, size, now)
+        return None
+
+    def _defer(self, request: Message, peer: Peer | None, path: Path, budget: int, size: int, now: float) -> None:
+        core = self._core
+        if peer is None or request.mid not in peer.seen:
+            peer = self._admit(request, path, budget, size, now)
+            if peer is None:
+                return
+        if max(len(self._exchanges), len(core.events)) >= core.limits.deferred:
+            self._counters.add("coap_limit_reached", "deferred")
+            self._error(request, _BUSY, peer, path, size, now)
+            return
+        confirmable = request.type == Type.CON
+        peer.heard = now
+        self._deduplication.remember(peer, request.mid, b"", now, confirmable=confirmable)
+        exchange = core.new_exchange()
+        ends = now + self._lifetime
+        kept = self._exchanges[exchange] = ServerExchange(self, exchange, peer, request, budget, ends)
+        core.timers.set(kept, now + core.parameters.piggyback_window if confirmable else ends)
+        core.events.append(RequestReceived(exchange, request, path, ""))
+
+    def _error(self, request: Message, response: Message, peer: Peer | None, path: Path, size: int, now: float) -> None:
+        # A response that needs no memory: a duplicate of the request is judged anew and gets the same.
+        self._counters.add("coap_errors_sent", code_text(response.code))
+        reply = self._encode(request, response, peer, now)
+        if response.payload and len(reply) > AMPLIFICATION * size:
+            reply = self._encode(request, Message(response.code, response.options), peer, now)
+        if reply:
+            self._outgoing.append((reply, path))
+
+    # Addresses
+
+    def _budget(self, path: Path, size: int) -> int:
+        if self._trusted is not None and self._trusted(path):
+            return UNLIMITED
+        return min(AMPLIFICATION * size, self._most)
+
+    def _challenge(self, path: Path, now: float) -> Message:
+        self._counters.add("coap_challenges")
+        return self._echo.challenge(path, now)
+
+    def _verify(self, value: bytes, peer: Peer | None, path: Path, now: float) -> Peer | None:
+        age = self._echo.age(value, path, now)
+        if age is not None and age <= self._core.parameters.echo_lifetime:
+            peer = self._peers.admit(path, now) if peer is None else peer
+            if peer is not None:
+                self._peers.verify(peer, now)
+                self._counters.add("coap_addresses_verified")
+        return peer
+
+    # Bytes
+
+    def _encode(self, request: Message, response: Message, peer: Peer | None, now: float) -> bytes:
+        # The acknowledgement or Non-confirmable message that carries ``response``; b'' where no Message ID is free.
+        tail = self._tail(response, request.token)
+        if request.type == Type.CON:
+            return HEADER.pack(ACK_BITS | len(request.token), tail[0], request.mid) + tail[1:]
+        mid: int | None
+        if peer is None:
+            # Without a record of the peer, Message IDs follow the request's own, which it does not repeat within their
+            # lifetime either; a duplicate that runs again gets the same one and so looks like one to the client.
+            mid = self._mid_base + request.mid & 0xFFFF
+        else:
+            mid = peer.mids.take(now, self._lifetime)
+            if mid is None:
+                self._counters.add("coap_limit_reached", "message_ids")
+                return b""
+        return HEADER.pack(NON_BITS | len(request.token), tail[0], mid) + tail[1:]
+
+    def _tail(self, response: Message, token: bytes) -> bytes:
+        # Code, token, options and payload of a response.
+        options = response.options
+        encoded = self._option_bytes.get(options)
+        if encoded is None:
+            encoded = encode_options(options)
+            if len(self._option_bytes) >= self._core.limits.known_options:
+                self._option_bytes = {(): b""}
+            if len(encoded) <= self._core.limits.known_option_bytes:
+                self._option_bytes[options] = encoded
+        payload = response.payload
+        if HEADER.size + len(token) + len(encoded) + 1 + len(payload) > self._max_bytes:
+            self._counters.add("coap_limit_reached", "message_bytes")
+            return bytes((Code.INTERNAL_SERVER_ERROR,)) + token
+        if payload:
+            return b"%c%b%b\xff%b" % (response.code, token, encoded, payload)
+        return b"%c%b%b" % (response.code, token, encoded)
+
+
+def _no_handler(_request: Message, _path: Path, _identity: str, _now: float) -> None:
+    return None
+
+
+_EVENT = Route(_no_handler)
+"""Without a site every request is the application's, by event."""
+_BUSY = Message(Code.SERVICE_UNAVAILABLE, build_options(max_age=BUSY_SECONDS))
