@@ -62,17 +62,13 @@ class Spool:
             131330, samples, "mV", self.clock(), name, "ivy450c/1", device=device, epoch=self.epoch, sequence=sequence,
             **fields,
         )  # fmt: skip
-        return Entry(
-            self.epoch, sequence, TrafficClass.WAVEFORM_REALTIME, device, name, self.clock(), (observation,)
-        )
+        return Entry(self.epoch, sequence, TrafficClass.WAVEFORM_REALTIME, device, name, self.clock(), (observation,))
 
     def alarm(self, device=DEVICE, text="ASYSTOLE"):
         return self.numerics(device, alarm=Alarm(text, Priority.HIGH))
 
     def notice(self, notice, device=""):
-        return Entry(
-            self.epoch, next(self.numbers), TrafficClass.BULK, device, NOTICE_HASH, self.clock(), (), notice
-        )
+        return Entry(self.epoch, next(self.numbers), TrafficClass.BULK, device, NOTICE_HASH, self.clock(), (), notice)
 
     def skip(self, count=1):
         """Number entries that will never come."""

@@ -31,9 +31,7 @@ def dump(store):
     """Every row of every table but the salts of runs."""
     with store.database.reading() as connection:
         tables = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars().all()
-        return {
-            name: connection.exec_driver_sql(f"SELECT * FROM {name}").all() for name in tables if name != "seals"
-        }
+        return {name: connection.exec_driver_sql(f"SELECT * FROM {name}").all() for name in tables if name != "seals"}
 
 
 def test_what_was_committed_comes_back_exactly(store, spool, clock):
@@ -54,7 +52,9 @@ def test_replaying_every_delivery_changes_nothing(store, location, keys, clock):
     for spool in spools:
         batch.append(Delivery(f"gw-{spool.epoch}", (spool.notice(EpochOpened(0, 0, "first start")),), "oscore"))
         batch += [
-            Delivery(f"gw-{spool.epoch}", (spool.numerics(f"{DEVICE}-{spool.epoch}"), spool.wave(f"{DEVICE}-{spool.epoch}")))
+            Delivery(
+                f"gw-{spool.epoch}", (spool.numerics(f"{DEVICE}-{spool.epoch}"), spool.wave(f"{DEVICE}-{spool.epoch}"))
+            )
             for _ in range(5)
         ]
         batch.append(Delivery(f"gw-{spool.epoch}", (spool.notice(Quarantined("ttyS1", "nonin", "501", 3, START)),)))

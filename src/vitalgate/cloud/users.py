@@ -143,7 +143,7 @@ class Users:
         return user
 
     def set_password(self, user_id: int, password: str, *, actor: str = "") -> None:
-        """Set a password; every session of the user ends. Raises `UserError`, `PasswordError`."""
+        """Set a password; every session and open link of the user ends. Raises `UserError`, `PasswordError`."""
         user = self.get(user_id)
         if user is None:
             raise UserError("there is no such user")
@@ -153,6 +153,7 @@ class Users:
             self._keep(connection, user_id, kept)
             connection.execute(sa.update(users).where(users.c.id == user_id).values(failures=0, locked_until=0.0))
             connection.execute(sa.delete(sessions).where(sessions.c.user_id == user_id))
+            connection.execute(sa.delete(sign_in_links).where(sign_in_links.c.user_id == user_id))
             self._audit.append(connection, Action.PASSWORD_SET, actor=actor, subject=user.name)
 
     def change(self, user_id: int, *, role: Role | None = None, disabled: bool | None = None, actor: str = "") -> User:
@@ -220,7 +221,7 @@ class Users:
                 if fresh:
                     self._keep(connection, user.id, fresh)
                 self._audit.append(connection, Action.SIGNED_IN, actor=user.name)
-                return SignIn(user)
+                return SignIn(self._by_id(connection, user.id))
             self._audit.append(connection, Action.SIGN_IN_FAILED, subject=user.name)
             if failures >= FREE_FAILURES:
                 self._audit.append(connection, Action.LOCKED_OUT, subject=user.name)

@@ -60,8 +60,7 @@ def load(connection: sa.Connection, row: sa.Row[tuple[object, ...]]) -> EpochSta
                 gaps.c.gap_epoch == row.epoch,
                 gaps.c.epoch_id.in_(sa.select(epochs.c.id).where(epochs.c.gateway_id == row.gateway_id)),
             )
-        )
-        .all()
+        ).all()
     )
     stored = Ranges()
     for first, last in declared.missing(row.contiguous):
