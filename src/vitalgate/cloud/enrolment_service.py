@@ -39,6 +39,7 @@ from vitalgate.cloud.store.errors import StoreError
 from vitalgate.cloud.tickets import Ticket, TicketBox
 from vitalgate.coap.message import Code, Message
 from vitalgate.coap.options import Option
+from vitalgate.coap.site import Site
 from vitalgate.counters import Counters
 from vitalgate.engine import Path, Randomness, Wall
 from vitalgate.gateway import handshake
@@ -116,7 +117,13 @@ class EnrolmentService:
         self._events: deque[Event] = deque()
         self._next_refresh: float | None = None
 
-    # --- handlers (coap.Site) ---
+    # --- handlers ---
+
+    def mount(self, site: Site) -> None:
+        """Serve POST /enroll and /rekey, unprotected. Offers are longer than what may go to an unverified address, so
+        an endpoint has the gateway show its address by Echo first (RFC 9175 section 2.4)."""
+        site.add("enroll", self.enroll, methods=[Code.POST], listed=False)
+        site.add("rekey", self.rekey, methods=[Code.POST], listed=False)
 
     def enroll(self, request: Message, path: Path, identity: str, now: float) -> Message:
         """POST /enroll: messages 1 and 3 of an enrolment."""
