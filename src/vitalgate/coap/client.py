@@ -154,8 +154,10 @@ class Client:
         if confirmable:
             reply = encode_empty(Type.ACK, mid)
             core.outgoing.append((reply, path))
-        if core.deduplication.full(exchange.peer):
-            pass  # a duplicate will look unexpected and be reset, which section 5.3.2 calls normal
+        limit = core.deduplication.full(exchange.peer)
+        if limit:
+            # A duplicate will look unexpected and be reset, which section 5.3.2 calls normal.
+            core.counters.add("coap_limit_reached", limit)
         else:
             core.deduplication.remember(exchange.peer, mid, reply, now, confirmable=confirmable)
         self._respond(exchange, message, now)

@@ -39,8 +39,7 @@ class Deduplication:
         return "messages_per_peer" if len(peer.seen) >= self._per_peer else ""
 
     def remember(self, peer: Peer, mid: int, reply: bytes, now: float, *, confirmable: bool) -> None:
-        """Remember message ``mid`` of ``peer`` (not seen before; ask `full` first) and the reply for its duplicates. A
-        later reply is written into ``peer.seen`` itself."""
+        """Remember message ``mid`` of ``peer`` (not seen before; ask `full` first) and the reply for its duplicates."""
         peer.seen[mid] = reply
         if confirmable:
             expiry = now + self._con_lifetime
@@ -50,6 +49,12 @@ class Deduplication:
             self._non.append((expiry, peer.seen, mid))
         if expiry < self.next_purge:  # noqa: PLR1730  # min() would cost a call per message
             self.next_purge = expiry
+
+    @staticmethod
+    def replace(peer: Peer, mid: int, reply: bytes) -> None:
+        """Give duplicates of message ``mid`` another reply from now on, where it is still remembered."""
+        if mid in peer.seen:
+            peer.seen[mid] = reply
 
     def purge(self, now: float) -> None:
         """Forget what has expired."""

@@ -86,6 +86,8 @@ class Limits:
     """Received messages remembered for deduplication, all peers together. Full: 5.03; none is forgotten early."""
     messages_per_peer: int = 1 << 16
     """The same for one peer. Full: 5.03."""
+    messages_per_unverified_peer: int = 16
+    """The same for a peer whose address is not verified. Full: 4.01 with Echo, for which nothing is stored."""
     peers: int = 1 << 16
     """Peers with a record that they caused. Full: 5.03 for what needs one, resources that re-run are served."""
     unverified_peers: int = 1024
@@ -97,7 +99,10 @@ class Limits:
     queued_per_peer: int = 64
     """Own requests to one peer that wait for NSTART. Full: `Failure.LIMIT`."""
     deferred: int = 4096
-    """Requests handed to the application and not yet answered. Full: 5.03."""
+    """Requests handed to the application and not yet answered. Full: 5.03; for unverified addresses a quarter of it is
+    full already, and the answer 4.01 with Echo."""
+    deferred_per_peer: int = 256
+    """The same for one peer. Full: 5.03."""
     transmissions: int = 1 << 16
     """Confirmable messages under way. Full: a separate response goes Non-confirmable."""
     known_options: int = 4096

@@ -17,8 +17,8 @@ class Peer:
     """One peer: the messages seen from it, the Message IDs used towards it, its share of NSTART, its verification."""
 
     __slots__ = (
-        "_peers", "due", "echo", "exchanges", "heard", "mids", "ours", "outstanding", "path", "pooled", "queue",
-        "seen", "verified_until",
+        "_peers", "deferred", "due", "echo", "exchanges", "heard", "mids", "ours", "outstanding", "path", "pooled",
+        "queue", "seen", "verified_until",
     )  # fmt: skip
 
     def __init__(self, peers: "Peers", path: Path, start: int, now: float, *, ours: bool) -> None:
@@ -34,6 +34,8 @@ class Peer:
         """Message ID to the encoded reply (b'' where none was sent), for deduplication."""
         self.mids = MessageIds(start)
         self.verified_until = NEVER
+        self.deferred = 0
+        """Requests of it that wait for the application."""
         self.exchanges = 0
         """Requests of ours to it that have not ended."""
         self.outstanding = 0

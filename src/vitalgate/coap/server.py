@@ -159,6 +159,7 @@ class Server:
         core = self._core
         core.timers.clear(found)
         peer = found.peer
+        peer.deferred -= 1
         peer.heard = now
         request = Message(0, type=Type.CON if found.confirmable else Type.NON, mid=found.mid, token=found.token)
         if not found.acknowledged:
@@ -166,7 +167,7 @@ class Server:
             if len(reply) > found.budget:
                 reply = self._encode(request, self._challenge(peer.path, now), peer, now)
             if found.confirmable:
-                peer.seen[found.mid] = reply
+                self._deduplication.replace(peer, found.mid, reply)
             if reply:
                 self._outgoing.append((reply, peer.path))
             return
@@ -175,15 +176,14 @@ class Server:
             core.counters.add("coap_limit_reached", "message_ids")
             core.counters.add("coap_responses_undelivered", "message_ids")
             return
-        reply = self._tail(response, found.token)
         # To an unverified address nothing is retransmitted (RFC 9175 section 2.4 item 3).
         confirmable = found.budget == UNLIMITED and not core.reliability.full
         if found.budget == UNLIMITED and not confirmable:
             core.counters.add("coap_limit_reached", "transmissions")
-        if len(reply) + HEADER.size > found.budget:
-            reply = self._tail(self._challenge(peer.path, now), found.token)
         bits = VERSION_BITS if confirmable else NON_BITS
-        data = HEADER.pack(bits | len(found.token), reply[0], mid) + reply[1:]
+        data = self._bytes(bits, mid, found.token, response)
+        if len(data) > found.budget:
+            data = self._bytes(bits, mid, found.token, self._challenge(peer.path, now))
         if confirmable:
             core.reliability.send(data, peer.path, mid, SeparateResponse(core), now)
         else:
@@ -194,12 +194,13 @@ class Server:
         if now < exchange.ends and not exchange.acknowledged:
             exchange.acknowledged = True
             reply = encode_empty(Type.ACK, exchange.mid)
-            exchange.peer.seen[exchange.mid] = reply
+            self._deduplication.replace(exchange.peer, exchange.mid, reply)
             exchange.budget -= len(reply) if exchange.budget != UNLIMITED else 0
             self._outgoing.append((reply, exchange.peer.path))
             self._core.timers.set(exchange, exchange.ends)
         else:
-            self._exchanges.pop(exchange.exchange, None)
+            del self._exchanges[exchange.exchange]
+            exchange.peer.deferred -= 1
             self._counters.add("coap_responses_undelivered", "unanswered")
 
     # How a request is judged that is not known yet
@@ -312,20 +313,17 @@ class Server:
 
     def _admit(self, request: Message, path: Path, budget: int, size: int, now: float) -> Peer | None:
         # A record for a message that is to be remembered; where there is no room the request is answered here.
-        if budget == UNLIMITED:
-            peer = self._peers.admit(path, now)
-            limit = "" if peer is None else self._deduplication.full(peer)
-        else:
-            peer = self._peers.admit_unverified(path, now)
-            limit = "" if peer is None else self._deduplication.full(peer)
-            if peer is None:
-                self._error(request, self._challenge(path, now), None, path, size, now)
-                return None
-        if peer is not None and not limit:
-            return peer
-        if limit:
+        verified = budget == UNLIMITED
+        peer = self._peers.admit(path, now) if verified else self._peers.admit_unverified(path, now)
+        limit = ""
+        if peer is not None:
+            limit = self._deduplication.full(peer)
+            if not verified and len(peer.seen) >= self._core.limits.messages_per_unverified_peer:
+                limit = "messages_per_unverified_peer"
+            if not limit:
+                return peer
             self._counters.add("coap_limit_reached", limit)
-        self._error(request, _BUSY, peer, path, size, now)
+        self._error(request, _BUSY if verified else self._challenge(path, now), peer, path, size, now)
         return None
 
     def _defer(self, request: Message, peer: Peer | None, path: Path, budget: int, size: int, now: float) -> None:
@@ -334,10 +332,16 @@ class Server:
             peer = self._admit(request, path, budget, size, now)
             if peer is None:
                 return
-        if max(len(self._exchanges), len(core.events)) >= core.limits.deferred:
-            self._counters.add("coap_limit_reached", "deferred")
-            self._error(request, _BUSY, peer, path, size, now)
+        verified = budget == UNLIMITED
+        waiting = max(len(self._exchanges), len(core.events))
+        limit = "deferred_per_peer" if peer.deferred >= core.limits.deferred_per_peer else ""
+        if waiting >= (core.limits.deferred if verified else core.limits.deferred // 4):
+            limit = "deferred"
+        if limit:
+            self._counters.add("coap_limit_reached", limit)
+            self._error(request, _BUSY if verified else self._challenge(path, now), peer, path, size, now)
             return
+        peer.deferred += 1
         confirmable = request.type == Type.CON
         peer.heard = now
         self._deduplication.remember(peer, request.mid, b"", now, confirmable=confirmable)
@@ -380,38 +384,42 @@ class Server:
 
     def _encode(self, request: Message, response: Message, peer: Peer | None, now: float) -> bytes:
         # The acknowledgement or Non-confirmable message that carries ``response``; b'' where no Message ID is free.
-        tail = self._tail(response, request.token)
         if request.type == Type.CON:
-            return HEADER.pack(ACK_BITS | len(request.token), tail[0], request.mid) + tail[1:]
+            return self._bytes(ACK_BITS, request.mid, request.token, response)
         mid: int | None
         if peer is None:
             # Without a record of the peer, Message IDs follow the request's own, which it does not repeat within their
             # lifetime either; a duplicate that runs again gets the same one and so looks like one to the client.
             mid = self._mid_base + request.mid & 0xFFFF
         else:
+            peer.heard = now
             mid = peer.mids.take(now, self._lifetime)
             if mid is None:
                 self._counters.add("coap_limit_reached", "message_ids")
                 return b""
-        return HEADER.pack(NON_BITS | len(request.token), tail[0], mid) + tail[1:]
+        return self._bytes(NON_BITS, mid, request.token, response)
 
-    def _tail(self, response: Message, token: bytes) -> bytes:
-        # Code, token, options and payload of a response.
-        options = response.options
-        encoded = self._option_bytes.get(options)
+    def _bytes(self, bits: int, mid: int, token: bytes, response: Message) -> bytes:
+        # ``response`` as a datagram; ``bits``: version and type.
+        encoded = self._option_bytes.get(response.options)
         if encoded is None:
-            encoded = encode_options(options)
+            encoded = self._encode_new(response.options)
+        payload = response.payload
+        head = HEADER.pack(bits | len(token), response.code, mid)
+        if len(encoded) + len(payload) + 13 > self._max_bytes:
+            self._counters.add("coap_limit_reached", "message_bytes")
+            return HEADER.pack(bits | len(token), Code.INTERNAL_SERVER_ERROR, mid) + token
+        if payload:
+            return b"%b%b%b\xff%b" % (head, token, encoded, payload)
+        return head + token + encoded
+
+    def _encode_new(self, options: Options) -> bytes:
+        encoded = encode_options(options)
+        if len(encoded) <= self._core.limits.known_option_bytes:
             if len(self._option_bytes) >= self._core.limits.known_options:
                 self._option_bytes = {(): b""}
-            if len(encoded) <= self._core.limits.known_option_bytes:
-                self._option_bytes[options] = encoded
-        payload = response.payload
-        if HEADER.size + len(token) + len(encoded) + 1 + len(payload) > self._max_bytes:
-            self._counters.add("coap_limit_reached", "message_bytes")
-            return bytes((Code.INTERNAL_SERVER_ERROR,)) + token
-        if payload:
-            return b"%c%b%b\xff%b" % (response.code, token, encoded, payload)
-        return b"%c%b%b" % (response.code, token, encoded)
+            self._option_bytes[options] = encoded
+        return encoded
 
 
 def _no_handler(_request: Message, _path: Path, _identity: str, _now: float) -> None:
