@@ -28,9 +28,7 @@ COUNTERS: dict[str, Counter] = {
         Counter("coap_pings", "Empty Confirmable messages answered with a Reset message."),
         Counter("coap_rejected", "Messages of peers that were wrong or unexpected.", "reason"),
         Counter("coap_errors_sent", "Error responses of the CoAP layer itself.", "code"),
-        Counter(
-            "coap_responses_undelivered", "Responses not taken or never given.", "reason"
-        ),
+        Counter("coap_responses_undelivered", "Responses not taken or never given.", "reason"),
         Counter("coap_limit_reached", "Times a table of the CoAP layer was full.", "limit"),
         Counter("coap_challenges", "Echo challenges sent to unverified addresses."),
         Counter("coap_addresses_verified", "Addresses that answered an Echo challenge."),
@@ -66,6 +64,16 @@ COUNTERS: dict[str, Counter] = {
             "gateway_enrolment_messages", "Answers of the cloud on /enroll and /rekey, and what they led to.", "outcome"
         ),
         # cloud
+        Counter("cloud_deliveries", "Requests on /ingest, by what became of them.", "outcome"),
+        Counter("cloud_unprotected_deliveries", "Deliveries taken from gateways without any security."),
+        Counter("cloud_commits", "Transactions that made deliveries durable."),
+        Counter(
+            "cloud_store_unavailable", "Times the store could not commit, so that nothing was acknowledged.", "reason"
+        ),
+        Counter("cloud_entries_stored", "Entries made durable, each once."),
+        Counter("cloud_entries_duplicate", "Entries that came again after they were durable."),
+        Counter("cloud_observations_stored", "Observations in entries made durable."),
+        Counter("cloud_samples_stored", "Waveform samples in entries made durable."),
         Counter("cloud_enrolment_messages", "Messages on /enroll and /rekey, by what became of them.", "outcome"),
         Counter("cloud_enrolment_refresh_failed", "Times the store could not be asked for changes of gateways' keys."),
         Counter(

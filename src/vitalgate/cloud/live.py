@@ -17,7 +17,7 @@ device sent, samples are numbers in the metric's unit or null where there was no
     WAVE = {"key", "metric", "name", "short", "group", "unit", "rate": float, "low": float, "high": float,
             "time": float, "index": int, "samples": [float | null]}
     GATEWAY = {"gateway", "security", "last_heard", "marks": ["lost" | "revoked"]}
-    QUARANTINE = {"gateway", "kind", "port", "serial", "reason", "frames", "first", "last"}
+    QUARANTINE = {"gateway", "kind", "port", "serial", "frames", "first", "last"}
     GAP = {"device", "gateway", "kind", "cause", "start", "end", "count"}
 
 In changes (``full`` false) ``devices`` holds only devices that changed, with only the numerics that changed and only
@@ -25,11 +25,13 @@ the new samples; ``index`` counts samples from the board's start, so a viewer se
 ``quarantine`` and ``gaps`` are null where nothing changed, else whole.
 """
 
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from vitalgate.engine import Wall
@@ -38,6 +40,9 @@ from vitalgate.vitals.observation import Observation, Samples, Status
 
 Json = dict[str, Any]
 
+MAX_DIGITS = 24
+MAX_RATE = 100_000.0
+"""Samples a second: a stretch that claims more is not drawn."""
 SHOWN_STATUS = tuple(flag for flag in Status if flag is not Status.NONE)
 
 
@@ -83,6 +88,8 @@ class _Chunk:
                 missing = self.samples.missing
                 raw = self.samples.raw()[-self.count :]
                 self.values = [None if r == missing else round(origin + factor * r, 6) for r in raw]
+                if not all(value is None or math.isfinite(value) for value in self.values):
+                    self.values = [None] * self.count  # a scale that is none
         return self.values
 
 
@@ -156,11 +163,16 @@ def _metric_fields(observation: Observation) -> tuple[Json, Metric | None]:
     }, metric
 
 
+def _digits(value: Decimal) -> str:
+    """The number as it is written; with an exponent only where it would be long without one."""
+    return format(value, "f") if value.is_finite() and abs(value.adjusted()) < MAX_DIGITS else str(value)
+
+
 def _numeric(observation: Observation) -> Json:
     shape, _ = _metric_fields(observation)
     value = observation.value
     alarm = observation.alarm
-    shape["value"] = None if value is None or isinstance(value, str | Samples) else format(value, "f")
+    shape["value"] = _digits(value) if isinstance(value, Decimal) else None
     shape["text"] = value if isinstance(value, str) else None
     shape["status"] = [(flag.name or "").lower() for flag in SHOWN_STATUS if flag in observation.status]
     shape["alarm"] = {"text": alarm.text, "priority": int(alarm.priority)} if alarm else None
@@ -271,7 +283,7 @@ class LiveBoard:
         self._tell()
 
     def add_gap(self, gateway: str, device: str, kind: str, cause: str, start: float, end: float, count: int) -> None:
-        """Show a gap: ``kind`` is 'device' (the device spoke to nobody) or 'spool' (numbered entries dropped)."""
+        """Show a gap: ``kind`` is 'device' (the device spoke unheard) or 'dropped' (``count`` numbered entries)."""
         gap: Json = {"device": device, "gateway": gateway, "kind": kind, "cause": cause}
         gap |= {"start": start, "end": end, "count": count}
         with self._lock:
@@ -291,7 +303,6 @@ class LiveBoard:
         kind: str,
         port: str,
         serial: str,
-        reason: str,
         frames: int,
         first: float,
         last: float,
@@ -310,7 +321,6 @@ class LiveBoard:
                 "kind": kind,
                 "port": port,
                 "serial": serial,
-                "reason": reason,
                 "frames": frames,
                 "first": first,
                 "last": last,
@@ -422,8 +432,11 @@ class LiveBoard:
 
     def _extend(self, row: _Device, key: str, observation: Observation, samples: Samples) -> None:
         rate = float(samples.rate)
+        if not 0 < rate <= MAX_RATE:
+            self.left_out += 1
+            return
         wave = row.waves.get(key)
-        limit = min(self._limits.wave_samples, int(self._limits.wave_seconds * rate) + 1) if rate > 0 else 0
+        limit = min(self._limits.wave_samples, int(self._limits.wave_seconds * rate) + 1)
         if wave is None or wave.rate != rate:
             if wave is None and len(row.waves) >= self._limits.waves:
                 self.left_out += 1

@@ -9,6 +9,7 @@ cannot speak for another's; a device moves when its former gateway has been revo
 """
 
 import enum
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -350,21 +351,33 @@ class Committer:
 
 def _in_range(entry: Entry) -> bool:
     """Whether every number fits the columns it goes to (a decoder promises types, not sizes)."""
+    own = (
+        0 < entry.sequence <= MAX_SEQUENCE
+        and 0 <= entry.epoch <= _MAX_EPOCH
+        and math.isfinite(entry.gateway_time)  # SQL takes what is not a number for nothing at all
+        and len(entry.frame_hash) == FRAME_HASH_BYTES
+    )
     notice = entry.notice
-    epochs, counts = [entry.epoch], [entry.sequence]
+    if notice is None or not own:
+        return own
+    epochs: list[int] = []
+    counts: list[int] = []
+    times: list[float] = []
     if isinstance(notice, EpochOpened):
         epochs.append(notice.previous_epoch)
         counts.append(notice.previous_sequence)
     elif isinstance(notice, Gap):
         epochs.append(notice.epoch)
         counts += [notice.first_sequence, notice.last_sequence, notice.count]
+        times += [notice.start, notice.end]
     elif isinstance(notice, DeviceGap):
         counts.append(notice.size)
+        times += [notice.start, notice.end]
     elif isinstance(notice, Quarantined):
         counts.append(notice.frames)
+        times.append(notice.since)
     return (
-        entry.sequence > 0
-        and all(0 <= epoch <= _MAX_EPOCH for epoch in epochs)
+        all(0 <= epoch <= _MAX_EPOCH for epoch in epochs)
         and all(0 <= count <= MAX_SEQUENCE for count in counts)
-        and len(entry.frame_hash) == FRAME_HASH_BYTES
+        and all(map(math.isfinite, times))
     )

@@ -75,7 +75,7 @@ class Database:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sa.Connection]:
-        """One write transaction: committed and durable when the block ends, undone when it raises.
+        """One write transaction: committed and durable when the block ends, undone when it raises. Not to be nested.
 
         Raises `StoreUnavailable` when it cannot be written now.
         """

@@ -36,6 +36,8 @@ _REASONS: Final = {
     sqlite3.SQLITE_READONLY: Reason.READ_ONLY,
     sqlite3.SQLITE_IOERR: Reason.IO,
     sqlite3.SQLITE_CANTOPEN: Reason.IO,
+    sqlite3.SQLITE_CORRUPT: Reason.DAMAGED,
+    sqlite3.SQLITE_NOTADB: Reason.DAMAGED,
 }
 
 _AUDIT_TRIGGERS: Final = tuple(

@@ -83,13 +83,18 @@ class SqlEnrolmentStore:
             content: list[Any] = cbor2.loads(self._database.keys.unseal(connection, blob, context + key))
             return content
 
-    def _rows(self, table: sa.Table, context: bytes) -> list[tuple[bytes, list[Any]]]:
+    def _rows(
+        self, table: sa.Table, context: bytes, where: sa.ColumnElement[bool] | None = None
+    ) -> list[tuple[bytes, list[Any]]]:
         column = next(iter(table.primary_key.columns))
         keys = self._database.keys
+        query = sa.select(column, table.c.sealed_content)
+        if where is not None:
+            query = query.where(where)
         with self._read() as connection:
             return [
                 (bytes(key), cbor2.loads(keys.unseal(connection, blob, context + bytes(key))))
-                for key, blob in connection.execute(sa.select(column, table.c.sealed_content)).all()
+                for key, blob in connection.execute(query).all()
             ]
 
     def _seal(self, context: bytes, key: bytes, content: list[Any]) -> bytes:
@@ -186,8 +191,11 @@ class SqlEnrolmentStore:
         content[-1] += [keys.aead, keys.hkdf]
         content += [record.created_at, record.retire_at]
         with self._write() as connection:
-            sealed = self._seal(_CONTEXT, record.kid, content)
-            self._replace(connection, enrolment_contexts, record.kid, {"sealed_content": sealed})
+            values: dict[str, object] = {
+                "gateway_key": self._database.keys.lookup("gateway", record.gateway),
+                "sealed_content": self._seal(_CONTEXT, record.kid, content),
+            }
+            self._replace(connection, enrolment_contexts, record.kid, values)
 
     @staticmethod
     def _context(kid: bytes, content: list[Any]) -> ContextRecord:
@@ -199,9 +207,12 @@ class SqlEnrolmentStore:
         content = self._row(enrolment_contexts, kid, _CONTEXT)
         return None if content is None else self._context(kid, content)
 
-    def contexts(self) -> list[ContextRecord]:
-        """All."""
-        return [self._context(kid, content) for kid, content in self._rows(enrolment_contexts, _CONTEXT)]
+    def contexts(self, gateway: str = "") -> list[ContextRecord]:
+        """Those of one gateway, or all."""
+        where = None
+        if gateway:
+            where = enrolment_contexts.c.gateway_key == self._database.keys.lookup("gateway", gateway)
+        return [self._context(kid, content) for kid, content in self._rows(enrolment_contexts, _CONTEXT, where)]
 
     def delete_context(self, kid: bytes) -> None:
         """Forget one."""

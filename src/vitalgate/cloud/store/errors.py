@@ -10,6 +10,7 @@ class Reason(enum.Enum):
     LOCKED = "locked"
     READ_ONLY = "read_only"
     IO = "io"
+    DAMAGED = "damaged"
 
 
 class StoreError(Exception):

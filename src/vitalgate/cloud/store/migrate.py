@@ -11,7 +11,7 @@ from alembic.script import ScriptDirectory
 
 from vitalgate.cloud import migrations
 from vitalgate.cloud.store.dialect import for_writing, unavailable
-from vitalgate.cloud.store.errors import StoreError, StoreVersionError
+from vitalgate.cloud.store.errors import Reason, StoreError, StoreVersionError
 
 
 def _config(connection: sa.Connection | None = None) -> Config:
@@ -60,6 +60,6 @@ def migrate(engine: sa.Engine, target: str = SCHEMA_VERSION) -> bool:
             return version is None
     except sa.exc.DBAPIError as error:
         known_cause = unavailable(error)
-        if known_cause is not None:
+        if known_cause is not None and known_cause.reason is not Reason.DAMAGED:
             raise known_cause from error
         raise StoreError("the store's file is no database, or is damaged: restore it from a backup") from error

@@ -202,5 +202,6 @@ enrolment_contexts: Final = sa.Table(
     "enrolment_contexts",
     metadata,
     sa.Column("kid", sa.LargeBinary(8), primary_key=True),
+    sa.Column("gateway_key", sa.LargeBinary(16), nullable=False),
     sa.Column("sealed_content", sa.LargeBinary, nullable=False),
 )

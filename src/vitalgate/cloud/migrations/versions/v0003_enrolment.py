@@ -24,5 +24,6 @@ def upgrade() -> None:
     op.create_table(
         "enrolment_contexts",
         sa.Column("kid", sa.LargeBinary(8), primary_key=True),
+        sa.Column("gateway_key", sa.LargeBinary(16), nullable=False),
         sa.Column("sealed_content", sa.LargeBinary, nullable=False),
     )
