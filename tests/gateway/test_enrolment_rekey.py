@@ -1,11 +1,14 @@
 """Rekey, rotation and revocation, limits and faults of the cloud's side."""
 
 import itertools
+import random
 from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 from enrolment_world import World
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vitalgate.cloud.enrolment import (
     MAX_CODES,
@@ -19,12 +22,13 @@ from vitalgate.cloud.enrolment import (
 from vitalgate.cloud.enrolment_events import ContextAdded, ContextRemoved, GatewayRekeyed
 from vitalgate.cloud.identity import CloudIdentity, load_cloud_identity, rotate_cloud_identity
 from vitalgate.cloud.store.errors import Reason, StoreUnavailable
+from vitalgate.cloud.tickets import Ticket, TicketBox
 from vitalgate.coap.message import Code
 from vitalgate.gateway import handshake
 from vitalgate.gateway.code import EnrolmentCode
 from vitalgate.gateway.exchange import begin_enrolment, begin_rekey
 from vitalgate.gateway.handshake import ENROL, REKEY, HandshakeError
-from vitalgate.gateway.identity import IdentityKey
+from vitalgate.gateway.identity import IdentityKey, thumbprint
 from vitalgate.gateway.vault import MemorySecrets
 from vitalgate.oscore.errors import SequenceError
 from vitalgate.oscore.sequence import MemorySequenceStore
@@ -413,3 +417,86 @@ def test_sequence_numbers_that_cannot_be_kept_keep_the_exchange_from_finishing()
     assert world.accepts(context)
     world.service._sequences = good
     assert world.post(REKEY, confirm).code == Code.CHANGED
+
+
+# --- whoever holds one secret but not the other -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [ENROL, REKEY])
+def test_confirm_needs_the_identity_keys_signature_too(kind):
+    world = World()
+    exchange = world.gateway().begin_enrolment(world.code()) if kind == ENROL else world.enrolled()[0].begin_rekey()
+    offer = world.post(kind, exchange.hello).payload
+    genuine, exchange._identity = exchange._identity, IdentityKey.create()
+    before = world.snapshot()
+    assert world.post(kind, exchange.confirm(offer)).code == Code.UNAUTHORIZED  # its MAC is right
+    assert world.snapshot() == before
+    exchange._identity = genuine
+    assert world.post(kind, exchange.confirm(offer)).code == Code.CHANGED
+
+
+def test_a_cloud_that_knows_the_rekey_key_but_not_the_identity_key_is_refused():
+    class Borrowed:
+        def __init__(self, public):
+            self.public, self._own = public, IdentityKey.create()
+            self.thumbprint = thumbprint(public)
+
+        def sign(self, data):
+            return self._own.sign(data)
+
+    world = World()
+    gateway, _ = world.enrolled()
+    world.identity = CloudIdentity(Borrowed(world.identity.key.public))
+    world.start_cloud()
+    for exchange in (gateway.begin_rekey(), world.gateway().begin_enrolment(world.code())):
+        offer = world.post(exchange.kind, exchange.hello)
+        assert offer.code == Code.CHANGED
+        with pytest.raises(HandshakeError, match="identity key"):
+            exchange.confirm(offer.payload)
+
+
+def test_a_gateway_does_not_let_itself_be_renamed():
+    world = World()
+    gateway, _ = world.enrolled(gateway="ward-3")
+    (record,) = world.store.identities()
+    world.store.put_identity(replace(record, gateway="ward-4"))
+    exchange = gateway.begin_rekey()
+    with pytest.raises(HandshakeError):
+        exchange.confirm(world.post(REKEY, exchange.hello).payload)
+
+
+def test_a_confirm_that_was_done_is_not_done_again_after_revocation():
+    world = World()
+    gateway, _ = world.enrolled(gateway="ward-3")
+    exchange = gateway.begin_rekey()
+    confirm = exchange.confirm(world.post(REKEY, exchange.hello).payload)
+    assert world.post(REKEY, confirm).code == Code.CHANGED
+    revoke(world.store, "ward-3", world.wall)
+    assert world.post(REKEY, confirm).code == Code.FORBIDDEN
+    assert not world.store.contexts()
+
+
+def test_a_key_that_was_enrolled_meanwhile_is_no_next_key():
+    world = World()
+    gateway, _ = world.enrolled(gateway="ward-3")
+    other = world.gateway()
+    exchange = gateway.begin_rekey(next_identity=other.vault.identity())
+    offer = world.post(REKEY, exchange.hello).payload
+    context = other.adopt(world.run(other.begin_enrolment(world.code(gateway="ward-4"))))
+    before = world.snapshot()
+    assert world.post(REKEY, exchange.confirm(offer)).code == Code.FORBIDDEN
+    assert world.snapshot() == before
+    assert world.accepts(context)
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(st.binary(max_size=300))
+def test_any_bytes_as_a_ticket(data):
+    box = TicketBox(300.0, random.Random(1).randbytes)
+    assert box.open(data, 0.0) is None
+    sealed = box.seal(Ticket(ENROL, 0.0, 0, b"", "g", b"", b"", b"", b"", b""), 0.0)
+    assert box.open(sealed, 299.0).gateway == "g"
+    assert box.open(sealed + data, 1.0) is None or not data
+    assert box.open(data + sealed, 1.0) is None or not data
+    assert box.open(sealed, 300.0) is None
+    assert box.open(sealed, 1e6) is None
