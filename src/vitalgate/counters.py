@@ -64,6 +64,7 @@ COUNTERS: dict[str, Counter] = {
             "gateway_enrolment_messages", "Answers of the cloud on /enroll and /rekey, and what they led to.", "outcome"
         ),
         # cloud
+        Counter("cloud_contexts_left_out", "Security contexts that found no room beside those in service."),
         Counter("cloud_deliveries", "Requests on /ingest, by what became of them.", "outcome"),
         Counter("cloud_unprotected_deliveries", "Deliveries taken from gateways without any security."),
         Counter("cloud_commits", "Transactions that made deliveries durable."),
