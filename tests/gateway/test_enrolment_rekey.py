@@ -311,6 +311,17 @@ def test_a_ticket_grows_old():
     assert world.post(REKEY, exchange.confirm(fresh)).code == Code.CHANGED
 
 
+def test_a_quiet_time_forgets_offers_and_ticket_keys():
+    world = World()
+    gateway, _ = world.enrolled()
+    world.post(REKEY, gateway.begin_rekey().hello)
+    keys = list(world.service._tickets._keys)
+    for _ in range(2):
+        world.pass_time(world.limits.ticket_life)
+    assert not world.service._offers
+    assert not set(keys) & set(world.service._tickets._keys)
+
+
 def test_restored_cloud_without_sequence_numbers_drops_its_contexts():
     world = World()
     gateway, context = world.enrolled()

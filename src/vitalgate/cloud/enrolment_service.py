@@ -167,7 +167,7 @@ class EnrolmentService:
 
     def _enrol_hello(self, hello: Hello, now: float) -> bytes:
         code = self._store.code(hello.code_id)
-        # The same work whether there is such a code or not: neither answer nor time tells which identifiers exist.
+        # The same answer whether there is such a code or not; only the count of a known code's failures takes longer.
         expected = handshake.hello_mac(code.key if code else self._no_code_key, hello.body, hello.signature)
         if not handshake.mac_holds(expected, hello.mac) or code is None:
             if code is not None and code.state(self._wall()) is KeyState.ACTIVE:
@@ -236,6 +236,7 @@ class EnrolmentService:
         box = self._tickets.seal(replace(ticket, exchange=schedule.exchange, prk=schedule.prk), now)
         offer = handshake.encode(body, signature, schedule.offer_mac(box), box)
         self._offers[key] = (now, offer)
+        self._offers.move_to_end(key)
         while len(self._offers) > self.limits.offers_kept:
             self._offers.popitem(last=False)
         return offer
@@ -399,6 +400,9 @@ class EnrolmentService:
         if self._next_refresh is not None and now < self._next_refresh:
             return
         self._next_refresh = now + self.limits.refresh_every
+        self._tickets.forget(now)
+        while self._offers and now - next(iter(self._offers.values()))[0] >= self.limits.ticket_life / 2:
+            self._offers.popitem(last=False)
         try:
             self._refresh()
         except (StoreError, SequenceError):

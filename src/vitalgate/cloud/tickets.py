@@ -55,6 +55,11 @@ class TicketBox:
             self._born = now
         return self._keys[0]
 
+    def forget(self, now: float) -> None:
+        """Drop keys whose tickets are all over; to be called now and then, so that a quiet time drops them too."""
+        if self._keys and now - self._born >= self._life:
+            self._current(now)
+
     def seal(self, ticket: Ticket, now: float) -> bytes:
         """The box that travels."""
         nonce = self._randomness(_NONCE_BYTES)
