@@ -51,6 +51,22 @@ def bind(host: str, port: int) -> socket.socket:
     return sock
 
 
+def client_socket(peer: SocketAddress) -> socket.socket:
+    """A non-blocking UDP socket on a free port of the address that the system would use towards ``peer``.
+
+    Bound to that one address and not to all, so that a client's port is open only where it is needed.
+    Raises `AddressError` when there is no way to ``peer``.
+    """
+    family = socket.AF_INET6 if len(peer) == 4 else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(peer)  # sends nothing; the kernel only chooses a route
+        except OSError as error:
+            raise AddressError(f"no way to {peer[0]}: {error.strerror}") from error
+        host = probe.getsockname()[0]
+    return bind(host, 0)
+
+
 class UdpDriver:
     """Turns ``engine`` on ``sock``; a path is the peer's socket address as the kernel gives it.
 
