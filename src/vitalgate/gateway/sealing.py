@@ -7,7 +7,7 @@ sequence is the nonce, so that no nonce can come twice as long as an epoch is wr
 
 import os
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -27,6 +27,7 @@ MAX_OPEN_EPOCHS: Final = 64
 """Epoch keys a sealer keeps ready for opening; the least recently used one goes first and is derived again on use."""
 
 _EPOCH_INFO: Final = b"vitalgate sealer epoch 1 "
+_FIXED_INFO: Final = b"vitalgate fixed data key 1 "
 _BOX_INFO: Final = b"vitalgate box 1"
 _BOX_NONCE: Final = bytes(NONCE_BYTES)  # one box a key
 
@@ -66,6 +67,33 @@ class DataKey:
 
     def __reduce__(self) -> str:
         raise TypeError("a data key is kept in the key store and in no other way")
+
+
+class KeySource(Protocol):
+    """Where data keys come from: the key store, or `FixedKeys`."""
+
+    def data_key(self, purpose: str, key_id: str = "") -> DataKey:
+        """The active key of ``purpose`` (made when there is none), or the one called ``key_id``.
+
+        Raises `SecretsError` when no key of that purpose has that id.
+        """
+
+
+class FixedKeys:
+    """Data keys derived from one secret of 32 bytes that the caller holds (tests, benchmarks, the virtual network)."""
+
+    __slots__ = ("_secret",)
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) != KEY_BYTES:
+            raise ValueError(f"the secret has {KEY_BYTES} bytes")
+        self._secret = secret
+
+    def data_key(self, purpose: str, key_id: str = "") -> DataKey:
+        """The one key of ``purpose``; its id is 'fixed'. Raises `SecretsError` for another id."""
+        if key_id not in ("", "fixed"):
+            raise SecretsError(f"there is no key {key_id} for {purpose}")
+        return DataKey("fixed", purpose, derive(self._secret, _FIXED_INFO + purpose.encode()))
 
 
 class EpochSealer:

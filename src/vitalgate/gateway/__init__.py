@@ -1,0 +1,1 @@
+"""The gateway: identity and enrolment, quarantine, spool, uplink, command policy."""
