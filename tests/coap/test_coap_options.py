@@ -174,7 +174,7 @@ APPENDIX_B = [
 
 @pytest.mark.parametrize(("options", "host", "port", "uri"), APPENDIX_B)
 def test_appendix_b(options, host, port, uri):
-    # The RFC's last example writes '//' of a query as '%2F%2F'; section 6.5 step 8 lets '/' stand, and both mean the same.
+    # The RFC's last example writes '//' of a query as '%2F%2F'; section 6.5 step 8 lets '/' stand; both mean the same.
     assert compose_uri(options, host, port) == uri
     parsed = parse_uri(uri)
     assert parsed.options == options

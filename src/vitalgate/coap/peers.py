@@ -113,7 +113,9 @@ class Peers(dict[Path, Peer]):
 
     def review(self, peer: Peer, now: float) -> None:
         """Forget ``peer`` where nothing of it is needed; else look again."""
-        idle_at = max(peer.heard + self._lifetime, peer.verified_until)
+        idle_at = peer.heard + self._lifetime
+        if not peer.ours:
+            idle_at = max(idle_at, peer.verified_until)  # it costs a stranger a round trip to be verified again
         if idle_at <= now and not (peer.seen or peer.exchanges):
             del self[peer.path]
             self._ours -= peer.ours
