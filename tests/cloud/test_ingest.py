@@ -311,7 +311,7 @@ def test_the_authenticated_name_owns_what_it_brings(store, clock):
     assert rig.send(pack([mine.numerics()]), posing)[1].code == Code.FORBIDDEN
     assert rig.send(pack([mine.numerics()]), good)[1].code == Code.CHANGED
     assert rig.counters["cloud_deliveries{foreign_epoch}"] == rig.counters["cloud_deliveries{foreign_device}"] == 1
-    assert rig.board.snapshot()["devices"][0]["security"] == "oscore"
+    assert rig.board.snapshot()["devices"][0]["security"] == "coap-oscore"
 
 
 def test_a_revoked_gateway_is_refused_and_shown_as_such(store, clock, spool):

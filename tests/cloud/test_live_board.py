@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitalgate.cloud.live import BoardLimits, LiveBoard
+from vitalgate.devices.registry import KINDS
 from vitalgate.vitals.observation import Observation, SampleFormat, Samples, Status
 
 OTHER = "urn:dev:mac:acde48234567019f"
@@ -149,6 +150,15 @@ def test_each_kind_of_device_has_its_own_patience(clock, spool):
     show(board, spool.numerics(OTHER, decoder="hl7/1"))
     clock.pass_(60)
     assert {d["device"]: "stale" in d["marks"] for d in board.snapshot()["devices"]} == {DEVICE: True, OTHER: False}
+
+
+def test_patience_comes_from_the_registry_of_device_kinds(board, spool):
+    show(board, spool.numerics())
+    show(board, spool.numerics(OTHER, decoder="of another make"))
+    assert {row["device"]: row["stale_after"] for row in board.snapshot()["devices"]} == {
+        DEVICE: KINDS["ivy450c"].idle_after,
+        OTHER: BoardLimits().stale_after,
+    }
 
 
 def test_data_that_comes_late_is_shown_as_stale(board, spool, clock):

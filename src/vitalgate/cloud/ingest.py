@@ -35,11 +35,12 @@ from vitalgate.engine import Datagram, Path
 from vitalgate.gateway.delivery import DeliveryError, unpack
 from vitalgate.gateway.entry import Entry
 from vitalgate.gateway.notice import DeviceGap, Gap, Quarantined
+from vitalgate.net.stacks import DEFAULT_OF
 from vitalgate.vitals.observation import Observation, Samples
 
 RESOURCE: Final = "ingest"
 _PATH: Final = (RESOURCE.encode(),)
-NOSEC: Final = "nosec"
+NOSEC: Final = DEFAULT_OF["nosec"]
 UNPROTECTED: Final = "unprotected"
 """What a gateway is called that comes without security and names itself by no query ``gw=NAME``."""
 MAX_NAME: Final = 64
@@ -74,9 +75,9 @@ class _Waiting:
 class Ingest:
     """An engine round ``endpoint``; events of the endpoint that are not its own come out of `next_event`.
 
-    ``security`` is the slug under which an authenticated peer speaks here. Peers without identity are refused unless
-    ``allow_nosec``; each delivery taken from one is counted and shown as 'nosec'. One ingest writes to ``store`` at a
-    time; ``board`` shows what was committed.
+    ``security`` is the stack (`vitalgate.net.stacks`) under which an authenticated peer speaks here. Peers without
+    identity are refused unless ``allow_nosec``; each delivery taken from one is counted and shown as unprotected. One
+    ingest writes to ``store`` at a time; ``board`` shows what was committed.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Ingest:
         store: Store,
         *,
         board: LiveBoard | None = None,
-        security: str = "oscore",
+        security: str = DEFAULT_OF["oscore"],
         allow_nosec: bool = False,
         limits: IngestLimits | None = None,
         counters: Counters | None = None,

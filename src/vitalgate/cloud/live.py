@@ -34,6 +34,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from vitalgate.devices.registry import KINDS
 from vitalgate.engine import Wall
 from vitalgate.vitals.metrics import METRICS, Metric
 from vitalgate.vitals.observation import Observation, Samples, Status
@@ -196,7 +197,8 @@ class LiveBoard:
     """The board. Writers are ingest (:meth:`publish`, :meth:`heard`, ...), readers the dashboard's threads.
 
     ``wall`` gives seconds since 1970, ``clock`` monotonic seconds (ages are judged by it, so that a stepped wall clock
-    makes nothing look fresh or stale). ``idle_after(decoder)`` gives the silence after which a device counts as stale.
+    makes nothing look fresh or stale). ``idle_after(decoder)`` gives the silence after which a device counts as stale;
+    by default what the registry of device kinds says.
     """
 
     def __init__(
@@ -210,7 +212,7 @@ class LiveBoard:
         self._limits = limits or BoardLimits()
         self._wall = wall
         self._clock = clock
-        self._idle_after = idle_after or (lambda decoder: self._limits.stale_after)
+        self._idle_after = idle_after or self._patience
         self._lock = threading.Lock()
         self._listeners: list[Callable[[], None]] = []
         self._first = self._version = int(wall() * 1_000_000)
@@ -247,7 +249,7 @@ class LiveBoard:
     # what the cloud writes
 
     def heard(self, gateway: str, security: str, at: float | None = None) -> None:
-        """A gateway's link spoke under ``security`` (a slug: 'nosec', 'oscore', ...), at wall time ``at`` or now."""
+        """A gateway's link spoke under ``security`` (a slug of `vitalgate.net.stacks`), at wall time ``at`` or now."""
         with self._lock:
             self._version += 1
             self._hear(gateway, security, self._wall() if at is None else at)
@@ -360,6 +362,10 @@ class LiveBoard:
             return self._read(version if self._first <= version <= self._version else -1)
 
     # under the lock
+
+    def _patience(self, decoder: str) -> float:
+        kind = KINDS.get(decoder.partition("/")[0])
+        return self._limits.stale_after if kind is None else kind.idle_after
 
     def _tell(self) -> None:
         for listener in tuple(self._listeners):
