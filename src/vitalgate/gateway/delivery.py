@@ -49,7 +49,7 @@ Times are absolute even where a gateway's clock is lost in the 1970s (RFC 8428 s
 
 from collections.abc import Iterable, Sequence
 from decimal import InvalidOperation
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import cbor2
 
@@ -58,6 +58,7 @@ from vitalgate.gateway.deliveryreader import GATEWAY_NAME, Reader
 from vitalgate.gateway.deliverywriter import Writer
 from vitalgate.gateway.entry import Entry
 from vitalgate.gateway.noticeform import NOTICE_LABELS, notice_record
+from vitalgate.vitals import strictcbor
 from vitalgate.vitals.labels import BN, BT, BVER, VB, VD, VS, N, T, U, V
 from vitalgate.vitals.observation import FRAME_HASH_BYTES
 from vitalgate.vitals.urn import is_normal
@@ -178,14 +179,8 @@ def unpack(payload: bytes) -> list[Entry]:
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise DeliveryError(f"a delivery has at most {MAX_PAYLOAD_BYTES} bytes")
     try:
-        records = cbor2.loads(
-            payload,
-            max_depth=_MAX_DEPTH,
-            allow_indefinite=False,
-            allow_duplicate_keys=False,
-            semantic_decoders=_DECODERS,
-        )
-    except (cbor2.CBORDecodeError, ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
+        records = strictcbor.loads(payload, max_depth=_MAX_DEPTH)
+    except strictcbor.CborError as error:
         raise DeliveryError("not CBOR, or not of a delivery's shape") from error
     if type(records) is not list or not 0 < len(records) <= MAX_RECORDS:
         raise DeliveryError(f"a delivery is an array of 1 to {MAX_RECORDS} records")
@@ -209,16 +204,6 @@ def unpack(payload: bytes) -> list[Entry]:
     except (KeyError, TypeError, InvalidOperation, OverflowError) as error:
         raise DeliveryError("a record lacks a field or has one of another kind") from error
     return entries
-
-
-def _refuse_tag(value: object, immutable: bool) -> NoReturn:
-    raise ValueError("a tag that SenML does not have")
-
-
-_DECODERS: Final = dict.fromkeys(
-    (0, 1, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799), _refuse_tag
-)
-"""Only decimal fractions (tag 4) and the bignums within them have a place in SenML (RFC 8428 section 6)."""
 
 
 def _refuse_must_understand(record: dict[Any, Any]) -> None:

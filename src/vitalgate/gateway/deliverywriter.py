@@ -104,8 +104,10 @@ def _write_value(observation: Observation, record: Record) -> None:
         record[VB] = False
     elif isinstance(value, str):
         record[VS] = value
-    else:
+    elif isinstance(value, Samples):
         _write_samples(value, record)
+    else:
+        raise DeliveryError("a value of a kind that no observation has")
 
 
 def _write_number(value: Decimal, unit: str, record: Record) -> None:
