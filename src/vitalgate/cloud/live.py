@@ -25,26 +25,28 @@ the new samples; ``index`` counts samples from the board's start, so a viewer se
 ``quarantine`` and ``gaps`` are null where nothing changed, else whole.
 """
 
-import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from decimal import Decimal
-from typing import Any
+from dataclasses import dataclass
 
+from vitalgate.cloud.live_rows import (
+    DeviceRow,
+    GatewayRow,
+    Json,
+    NumericRow,
+    WaveRow,
+    numeric_json,
+    observation_key,
+    wave_json,
+)
 from vitalgate.devices.registry import KINDS
 from vitalgate.engine import Wall
-from vitalgate.vitals.metrics import METRICS, Metric
 from vitalgate.vitals.observation import Observation, Samples, Status
 
-Json = dict[str, Any]
-
-MAX_DIGITS = 24
 MAX_RATE = 100_000.0
 """Samples a second: a stretch that claims more is not drawn."""
-SHOWN_STATUS = tuple(flag for flag in Status if flag is not Status.NONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,134 +65,6 @@ class BoardLimits:
     lost_after: float = 20.0
     gap_mark: float = 300.0
     """Seconds for which a gap marks its device."""
-
-
-@dataclass(slots=True)
-class _Numeric:
-    version: int
-    observation: Observation
-
-
-@dataclass(slots=True)
-class _Chunk:
-    version: int
-    index: int
-    count: int
-    samples: Samples | None  # None: a stretch without signal
-    values: list[float | None] | None = None
-
-    def numbers(self) -> list[float | None]:
-        """The samples in the metric's unit; made when somebody looks, then kept."""
-        if self.values is None:
-            if self.samples is None:
-                self.values = [None] * self.count
-            else:
-                factor, origin = float(self.samples.factor), float(self.samples.origin)
-                missing = self.samples.missing
-                raw = self.samples.raw()[-self.count :]
-                self.values = [None if r == missing else round(origin + factor * r, 6) for r in raw]
-                if not all(value is None or math.isfinite(value) for value in self.values):
-                    self.values = [None] * self.count  # a scale that is none
-        return self.values
-
-
-@dataclass(slots=True)
-class _Wave:
-    observation: Observation
-    rate: float
-    index: int = 0  # samples ever appended
-    held: int = 0
-    chunks: deque[_Chunk] = field(default_factory=deque)
-
-    def append(self, version: int, samples: Samples | None, count: int, limit: int) -> None:
-        count = min(count, limit)
-        if count <= 0:
-            return
-        self.chunks.append(_Chunk(version, self.index, count, samples))
-        self.index += count
-        self.held += count
-        while self.held - self.chunks[0].count >= limit:
-            self.held -= self.chunks.popleft().count
-
-
-@dataclass(slots=True)
-class _Device:
-    device: str
-    version: int = 0
-    label: str = ""
-    decoder: str = ""
-    gateway: str = ""
-    patient: str = ""
-    location: str = ""
-    stale_after: float = 10.0
-    last_heard: float = 0.0  # wall, for people
-    heard: float = float("-inf")  # monotonic, for judging
-    last_time: float | None = None
-    demo: bool = False
-    test: bool = False
-    gap_until: float = float("-inf")
-    marks: tuple[str, ...] = ()
-    numerics: dict[str, _Numeric] = field(default_factory=dict)
-    waves: dict[str, _Wave] = field(default_factory=dict)
-    alarms: dict[str, Observation] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Gateway:
-    gateway: str
-    version: int = 0
-    security: str = ""
-    last_heard: float = 0.0
-    heard: float = float("-inf")
-    revoked: bool = False
-    marks: tuple[str, ...] = ()
-
-
-def observation_key(observation: Observation) -> str:
-    """What names a value within its device: the metric's code, with the label where the metric is private."""
-    return str(observation.metric) if observation.metric else f"0:{observation.label}"
-
-
-def _metric_fields(observation: Observation) -> tuple[Json, Metric | None]:
-    metric = METRICS.get(observation.metric)
-    return {
-        "key": observation_key(observation),
-        "metric": observation.metric,
-        "name": metric.name if metric else observation.label,
-        "short": metric.short if metric else (observation.label or f"MDC {observation.metric}"),
-        "group": metric.group if metric else "other",
-        "unit": observation.unit,
-        "time": observation.gateway_time,
-    }, metric
-
-
-def _digits(value: Decimal) -> str:
-    """The number as it is written; with an exponent only where it would be long without one."""
-    return format(value, "f") if value.is_finite() and abs(value.adjusted()) < MAX_DIGITS else str(value)
-
-
-def _numeric(observation: Observation) -> Json:
-    shape, _ = _metric_fields(observation)
-    value = observation.value
-    alarm = observation.alarm
-    shape["value"] = _digits(value) if isinstance(value, Decimal) else None
-    shape["text"] = value if isinstance(value, str) else None
-    shape["status"] = [(flag.name or "").lower() for flag in SHOWN_STATUS if flag in observation.status]
-    shape["alarm"] = {"text": alarm.text, "priority": int(alarm.priority)} if alarm else None
-    return shape
-
-
-def _wave(wave: _Wave, since: int) -> Json | None:
-    chunks = [chunk for chunk in wave.chunks if chunk.version > since]
-    if not chunks:
-        return None
-    shape, metric = _metric_fields(wave.observation)
-    shape["rate"] = wave.rate
-    shape["low"] = float(metric.low) if metric else None
-    shape["high"] = float(metric.high) if metric else None
-    shape["index"] = chunks[0].index
-    shape["samples"] = [value for chunk in chunks for value in chunk.numbers()]
-    return shape
 
 
 class LiveBoard:
@@ -216,8 +90,8 @@ class LiveBoard:
         self._lock = threading.Lock()
         self._listeners: list[Callable[[], None]] = []
         self._first = self._version = int(wall() * 1_000_000)
-        self._devices: dict[str, _Device] = {}
-        self._gateways: dict[str, _Gateway] = {}
+        self._devices: dict[str, DeviceRow] = {}
+        self._gateways: dict[str, GatewayRow] = {}
         self._quarantine: dict[tuple[str, str, str, str], Json] = {}
         self._quarantine_version = self._version
         self._gaps: deque[Json] = deque(maxlen=self._limits.gaps)
@@ -374,13 +248,13 @@ class LiveBoard:
     def _monotonic(self, wall: float) -> float:
         return self._clock() - max(0.0, self._wall() - wall)
 
-    def _gateway(self, name: str) -> _Gateway | None:
+    def _gateway(self, name: str) -> GatewayRow | None:
         row = self._gateways.get(name)
         if row is None:
             if len(self._gateways) >= self._limits.gateways:
                 self.left_out += 1
                 return None
-            row = self._gateways[name] = _Gateway(name)
+            row = self._gateways[name] = GatewayRow(name)
         return row
 
     def _hear(self, gateway: str, security: str, at: float) -> None:
@@ -396,16 +270,16 @@ class LiveBoard:
         row.last_heard = max(row.last_heard, at)
         row.heard = max(row.heard, self._monotonic(at))
 
-    def _device(self, urn: str) -> _Device | None:
+    def _device(self, urn: str) -> DeviceRow | None:
         row = self._devices.get(urn)
         if row is None:
             if len(self._devices) >= self._limits.devices:
                 self.left_out += 1
                 return None
-            row = self._devices[urn] = _Device(urn)
+            row = self._devices[urn] = DeviceRow(urn)
         return row
 
-    def _show(self, row: _Device, observation: Observation) -> None:
+    def _show(self, row: DeviceRow, observation: Observation) -> None:
         at = observation.gateway_time
         if row.last_time is None or at >= row.last_time:
             row.last_time = at
@@ -431,12 +305,12 @@ class LiveBoard:
             if len(row.numerics) >= self._limits.numerics:
                 self.left_out += 1
                 return
-            row.numerics[key] = _Numeric(self._version, observation)
+            row.numerics[key] = NumericRow(self._version, observation)
         elif at >= known.observation.gateway_time:
             known.version = self._version
             known.observation = observation
 
-    def _extend(self, row: _Device, key: str, observation: Observation, samples: Samples) -> None:
+    def _extend(self, row: DeviceRow, key: str, observation: Observation, samples: Samples) -> None:
         rate = float(samples.rate)
         if not 0 < rate <= MAX_RATE:
             self.left_out += 1
@@ -448,7 +322,7 @@ class LiveBoard:
                 self.left_out += 1
                 return
             index = wave.index if wave is not None else 0
-            wave = row.waves[key] = _Wave(observation, rate, index)
+            wave = row.waves[key] = WaveRow(observation, rate, index)
         elif observation.gateway_time < wave.observation.gateway_time:
             return  # arrived late: kept in the store, but the sweep has passed
         else:
@@ -504,9 +378,9 @@ class LiveBoard:
             "gaps": list(self._gaps) if self._gaps_version > since else None,
         }
 
-    def _device_json(self, row: _Device, since: int) -> Json:
+    def _device_json(self, row: DeviceRow, since: int) -> Json:
         home = self._gateways.get(row.gateway)
-        waves = (_wave(wave, since) for wave in row.waves.values())
+        waves = (wave_json(wave, since) for wave in row.waves.values())
         return {
             "device": row.device,
             "label": row.label,
@@ -529,6 +403,6 @@ class LiveBoard:
                 for key, shown in row.alarms.items()
                 if shown.alarm is not None
             ],
-            "numerics": [_numeric(known.observation) for known in row.numerics.values() if known.version > since],
+            "numerics": [numeric_json(known.observation) for known in row.numerics.values() if known.version > since],
             "waves": [shape for shape in waves if shape is not None],
         }
