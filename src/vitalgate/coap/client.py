@@ -146,6 +146,9 @@ class Client:
             # Section 5.3.2: rejected. A Reset for a Non-confirmable one too: it ends observations we do not know.
             core.reject(path, mid, "unexpected_response", reset=True)
             return
+        if core.accepts is not None and not core.accepts(exchange.exchange, message, path):
+            core.reject(path, mid, "protection", reset=False)
+            return
         if not self._take_options(exchange, message, now):
             if confirmable:
                 core.outgoing.append((encode_empty(Type.RST, mid), path))
@@ -181,6 +184,9 @@ class Client:
         if message.code and isinstance(sender, ClientExchange):
             if message.token != sender.token:
                 core.reject(path, mid, "token", reset=False)
+                return
+            if core.accepts is not None and not core.accepts(sender.exchange, message, path):
+                core.reject(path, mid, "protection", reset=False)
                 return
             if self._take_options(sender, message, now):
                 self._respond(sender, message, now)

@@ -1,11 +1,12 @@
 """What the parts of an endpoint share."""
 
 from collections import deque
+from collections.abc import Callable
 
 from vitalgate.coap.codec import encode_empty
 from vitalgate.coap.deduplication import Deduplication
 from vitalgate.coap.events import Event
-from vitalgate.coap.message import Type
+from vitalgate.coap.message import Message, Type
 from vitalgate.coap.parameters import Limits, Parameters
 from vitalgate.coap.peers import Peers
 from vitalgate.coap.reliability import Reliability
@@ -18,8 +19,8 @@ class Core:
     """Parameters, tables, timers and queues of one endpoint; its client and server sides work on them."""
 
     __slots__ = (
-        "_exchange", "counters", "deduplication", "events", "limits", "outgoing", "parameters", "peers", "randomness",
-        "reliability", "timers", "understands",
+        "_exchange", "accepts", "counters", "deduplication", "events", "limits", "outgoing", "parameters", "peers",
+        "randomness", "reliability", "timers", "understands",
     )  # fmt: skip
 
     def __init__(
@@ -29,6 +30,7 @@ class Core:
         counters: Counters,
         randomness: Randomness,
         understands: frozenset[int],
+        accepts: Callable[[int, Message, Path], bool] | None = None,
     ) -> None:
         self.parameters = parameters
         self.limits = limits
@@ -36,6 +38,8 @@ class Core:
         self.randomness = randomness
         self.understands = understands
         """Critical options that layers above take care of, in requests and responses."""
+        self.accepts = accepts
+        """Judges a response before it ends its exchange; one that it refuses is as if it had never come."""
         self.timers = Timers()
         self.outgoing: list[Datagram] = []
         self.events: deque[Event] = deque()

@@ -44,7 +44,8 @@ class Endpoint:
 
     ``site`` answers requests; without one each becomes a `RequestReceived`. ``verify_addresses`` holds responses to
     addresses that have not shown to receive them to RFC 9175 section 2.4, except where ``trusted(path)`` is true.
-    ``understands`` are numbers of critical options that a layer above takes care of (OSCORE, Block).
+    ``understands`` are numbers of critical options that a layer above takes care of (OSCORE, Block). With
+    ``accepts(exchange, response, path)`` it ignores a response that it cannot verify: the request stays under way then.
     """
 
     def __init__(
@@ -59,11 +60,12 @@ class Endpoint:
         verify_addresses: bool = True,
         trusted: Callable[[Path], bool] | None = None,
         understands: frozenset[int] = frozenset(),
+        accepts: Callable[[int, Message, Path], bool] | None = None,
     ) -> None:
         self.counters = Counters() if counters is None else counters
         self.wall = wall
         """For layers above; RFC 7252 itself needs no date."""
-        self._core = Core(parameters, limits, self.counters, randomness, understands)
+        self._core = Core(parameters, limits, self.counters, randomness, understands, accepts)
         self._deduplication = self._core.deduplication
         self._outgoing = self._core.outgoing
         self._client = Client(self._core)

@@ -247,7 +247,7 @@ class Server:
             if refused is not None:
                 self._error(request, refused, peer, path, size, now)
                 return
-            if plain and echo is None and route.fresh_within is None:
+            if plain and echo is None and route.keep and route.fresh_within is None:
                 self._keep_known(code, data[start:block_end], kept, route)
         self._serve(request, route, peer, path, size, now)
 

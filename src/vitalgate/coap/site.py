@@ -44,6 +44,8 @@ class Route:
     fresh_within: float | None = None
     understands: frozenset[int] = frozenset()
     formats: frozenset[int] | None = None
+    keep: bool = True
+    """Whether an option block that led here may be remembered; False where none comes twice (OSCORE)."""
 
     def accepts(self, request: Message) -> bool:
         """False where the request's Accept names no format of this resource (RFC 7252 section 5.10.4)."""
