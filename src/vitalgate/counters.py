@@ -33,6 +33,13 @@ COUNTERS: dict[str, Counter] = {
         Counter("coap_challenges", "Echo challenges sent to unverified addresses."),
         Counter("coap_addresses_verified", "Addresses that answered an Echo challenge."),
         # oscore
+        Counter("oscore_requests_verified", "Protected requests that verified."),
+        Counter("oscore_requests_refused", "Requests that did not verify, or came without protection.", "reason"),
+        Counter("oscore_responses_ignored", "Responses to our requests that did not verify.", "reason"),
+        Counter("oscore_errors_received", "Errors in clear in answer to protected requests of ours."),
+        Counter("oscore_not_protected", "Messages of ours that could not be protected and were not sent.", "reason"),
+        Counter("oscore_challenges", "Requests asked for Echo because the replay window was lost."),
+        Counter("oscore_echoes_answered", "Requests of ours sent again with the Echo that a peer asked for."),
         # net
         Counter("net_datagrams_received", "Datagrams read from UDP sockets."),
         Counter("net_datagrams_sent", "Datagrams the kernel took from us."),
@@ -80,6 +87,9 @@ COUNTERS: dict[str, Counter] = {
         Counter(
             "cloud_enrolment_contexts_unusable", "Stored contexts deleted because their sequence numbers are gone."
         ),
+        Counter("cloud_web_requests", "Requests to the pages answered, by class of status.", "status"),
+        Counter("cloud_web_refused", "Requests to the pages refused before their handler.", "reason"),
+        Counter("cloud_web_messages", "Messages sent to open screens."),
     )
 }
 

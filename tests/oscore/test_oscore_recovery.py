@@ -32,7 +32,7 @@ class Server:
             request, binding = unprotect_request(self.context, message, decode(message.option(Option.OSCORE)))
         except OscoreError as error:
             return error.refusal
-        challenge = synchronise(self.context, request, binding, randomness)
+        challenge = synchronise(self.context, request, binding, 0.0, randomness)
         if challenge is not None:
             return challenge
         self.processed.append(request.payload)

@@ -135,6 +135,8 @@ class SecurityContext:
 
     __slots__ = (
         "aead",
+        "challenge_second",
+        "challenges",
         "echo",
         "id_context",
         "name",
@@ -169,7 +171,9 @@ class SecurityContext:
         self.window_size: Final = window
         first = ReplayWindow(window)  # also refuses a size that is out of range
         self.window: ReplayWindow | None = first if fresh else None
-        self.echo = b""  # the challenge given while there is no window
+        self.echo = b""  # the challenge given while there is no window, and how many went out in which second
+        self.challenge_second = 0
+        self.challenges = 0
         if fresh:
             store.create(self.record)
         self.sequence: Final = SenderSequence(store, self.record, block=block)

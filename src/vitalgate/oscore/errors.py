@@ -3,7 +3,8 @@
 import enum
 from dataclasses import dataclass
 
-from vitalgate.coap.message import Code
+from vitalgate.coap.message import Code, Message
+from vitalgate.coap.options import build_options
 
 
 class Refusal(enum.Enum):
@@ -14,6 +15,7 @@ class Refusal(enum.Enum):
     REPLAY = "replay"
     DECRYPTION = "decryption"
     UNPROTECTED = "unprotected"
+    UNAVAILABLE = "unavailable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +27,23 @@ class Answer:
 
 
 ANSWERS: dict[Refusal, Answer] = {
-    # RFC 8613 sections 7.4 and 8.2; a request in clear where protection is required has no text there, 4.01 says it.
+    # RFC 8613 sections 7.4 and 8.2; the last two are ours.
     Refusal.MALFORMED: Answer(Code.BAD_OPTION, b"Failed to decode COSE"),
     Refusal.NO_CONTEXT: Answer(Code.UNAUTHORIZED, b"Security context not found"),
     Refusal.REPLAY: Answer(Code.UNAUTHORIZED, b"Replay detected"),
     Refusal.DECRYPTION: Answer(Code.BAD_REQUEST, b"Decryption failed"),
     Refusal.UNPROTECTED: Answer(Code.UNAUTHORIZED, b"Protection required"),
+    Refusal.UNAVAILABLE: Answer(Code.SERVICE_UNAVAILABLE, b""),
 }
+
+
+def answer(refusal: Refusal) -> Message:
+    """The error as a message. Outer Max-Age 0 keeps proxies from storing it (section 4.1.3.1)."""
+    row = ANSWERS[refusal]
+    return Message(row.code, _NOT_STORED, row.diagnostic)
+
+
+_NOT_STORED = build_options(max_age=0)
 
 
 class OscoreError(ValueError):
