@@ -247,7 +247,7 @@ class Server:
             if refused is not None:
                 self._error(request, refused, peer, path, size, now)
                 return
-            if plain and echo is None and route.keep and route.fresh_within is None:
+            if plain and echo is None and not route.once and route.fresh_within is None:
                 self._keep_known(code, data[start:block_end], kept, route)
         self._serve(request, route, peer, path, size, now)
 
@@ -280,7 +280,7 @@ class Server:
             budget = UNLIMITED
         else:
             budget = self._budget(path, size)
-            if budget != UNLIMITED and not route.small and request.code not in SAFE_METHODS:
+            if budget != UNLIMITED and not route.small and (route.once or request.code not in SAFE_METHODS):
                 # RFC 9175 section 2.3: not processed before the address is verified.
                 self._error(request, self._challenge(path, now), peer, path, size, now)
                 return
@@ -298,7 +298,7 @@ class Server:
             return
         reply = self._encode(request, response, peer, now)
         if len(reply) > budget:
-            if request.code in SAFE_METHODS:
+            if request.code in SAFE_METHODS and not route.once:
                 response = self._challenge(path, now)
             else:
                 self._counters.add("coap_limit_reached", "unverified_response_bytes")

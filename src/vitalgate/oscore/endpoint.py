@@ -180,8 +180,8 @@ class Endpoint:
             self._drain(now)
 
     def respond(self, exchange: int, response: Message, now: float) -> None:
-        """Answer a `RequestReceived`, protected if it was. One that nobody waits for any more is counted and dropped; so
-        is one whose context has been taken out of service. ValueError for what is no response."""
+        """Answer a `RequestReceived`, protected if it was. One that nobody waits for any more is counted and dropped,
+        and so is one whose context has been taken out of service. ValueError for what is no response."""
         if not is_response(response.code):
             raise ValueError(f"code {response.code} is no response's")
         waiting = self._waiting.pop(exchange, None)

@@ -24,7 +24,7 @@ class OuterSite(Site):
         super().__init__(randomness=randomness)
         self._site = site
         self._open = frozenset(tuple(segment.encode() for segment in path) for path in unprotected)
-        self._protected = Route(protected, keep=False)  # no two OSCORE messages have the same options
+        self._protected = Route(protected, once=True)  # no two OSCORE messages have the same options
         self._event = Route(_by_event)
         self._counters = counters
         if site is not None:
