@@ -19,6 +19,7 @@ from vitalgate.gateway.delivery import (
 from vitalgate.gateway.entry import MAX_ENTRY_BYTES, NOTICE_HASH, Entry
 from vitalgate.gateway.notice import DeviceGap, EpochOpened, Gap, Quarantined
 from vitalgate.gateway.splitting import segments, split
+from vitalgate.vitals import senml
 from vitalgate.vitals.observation import (
     Alarm,
     Observation,
@@ -100,15 +101,8 @@ def entries(draw):
     return Entry(epoch, sequence, draw(st.sampled_from(TrafficClass)), device, HASH, AT, inner)
 
 
-def spelled(entry):
-    """Equality of decimals forgets digits and the sign of zero: their texts do not."""
-    return [
-        str(one.value) if not isinstance(one.value, Samples) else (one.value.rate, str(one.value.factor))
-        for one in entry.observations
-    ]
-
-
 def exact(entry):
+    """Equality of decimals forgets digits and the sign of zero: their spelling does not."""
     return entry, [repr(one) for one in entry.observations]
 
 
@@ -167,6 +161,19 @@ def test_a_stranger_reads_name_unit_value_and_time():
     assert (second[1], second[2], second["gv"]) == ("/", Decimal("0.975"), Decimal("97.5"))
     assert (third[0], third[1], str(third[2]), third[6]) == ("150344/T1", "Cel", "36.80", -2.0)
     assert "gv" not in third
+
+
+@given(st.lists(entries(), min_size=1, max_size=3))
+def test_every_delivery_is_a_senml_pack_that_resolves(given_entries):
+    resolved = senml.resolve(senml.loads_cbor(pack(given_entries)), AT)
+    found = [one for entry in given_entries for one in entry.observations]
+    notices = [entry for entry in given_entries if entry.notice is not None]
+    assert len(resolved) == len(found) + len(notices)
+    assert sorted(one.t for one in resolved) == sorted(
+        [one.gateway_time for one in found] + [entry.gateway_time for entry in notices]
+    )
+    names = {f"{one.device}:{one.metric}" for one in found} | {f"{e.device or 'vitalgate'}:notice" for e in notices}
+    assert {one.n.partition("/")[0] for one in resolved} == names
 
 
 def test_what_an_unbound_observation_lacks_comes_from_its_entry():
