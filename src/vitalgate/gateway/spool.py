@@ -135,7 +135,7 @@ class Spool:
         if found.gaps or not len(self._runs):
             self._runs = GapRuns(self._bounds.gap_runs, found.gaps)
         self._released: list[int] = []
-        self._refusing: dict[int, tuple[str, float]] = {}
+        self._refusing: dict[int, str] = {}
         self._evict_from: dict[TrafficClass, int] = {}
         self._bytes = sum(share.bytes for share in found.shares)
         self._entries = sum(share.entries for share in found.shares)
@@ -466,7 +466,7 @@ class Spool:
             self._counters.add("gateway_spool_unreadable")
             self._outgoing.lost(row.lane)
             self._forget(row.size)
-            self._refusing[row.id] = (UNREADABLE, row.at)
+            self._refusing[row.id] = UNREADABLE
             return None
         return Stored(row.id, row.lane, packed), row.size
 
@@ -485,13 +485,13 @@ class Spool:
         for lane, number in self._outgoing.give_back(ids):
             self._evict_from[lane] = min(self._evict_from.get(lane, 0), number - 1)
 
-    def refuse(self, ids: Sequence[int], cause: str, at: float) -> None:
+    def refuse(self, ids: Sequence[int], cause: str) -> None:
         """The cloud will never take them: set them aside, and record the gap."""
         for number in ids:
             size = self._outgoing.finish(number)
             if size is not None:
                 self._forget(size)
-                self._refusing[number] = (cause, at)
+                self._refusing[number] = cause
                 self._counters.add("gateway_spool_refused", "cloud")
 
     def _forget(self, size: int) -> None:

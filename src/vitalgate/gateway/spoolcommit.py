@@ -23,7 +23,7 @@ class Group:
     devices: Sequence[DeviceRow]
     entries: Sequence[EntryRow]
     released: Sequence[int]
-    refusing: dict[int, tuple[str, float]]
+    refusing: dict[int, str]
     repeats: Sequence[tuple[int, bytes, bytes]]
     trim_repeats: Collection[int]
     ledger: Sequence[tuple[int, bytes]]
@@ -67,7 +67,7 @@ def write_group(
             tables.put_devices(group.devices)
         if group.released:
             tables.delete(group.released)
-        for number, (cause, _) in group.refusing.items():
+        for number, cause in group.refusing.items():
             found = tables.one(number)
             if found is not None:
                 tables.refuse(found, cause, refused)

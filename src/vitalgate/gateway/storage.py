@@ -180,7 +180,7 @@ class SpoolStorage(Protocol):
     def give_back(self, ids: Sequence[int]) -> None:
         """They were not delivered: they wait again, in their old place."""
 
-    def refuse(self, ids: Sequence[int], cause: str, at: float) -> None:
+    def refuse(self, ids: Sequence[int], cause: str) -> None:
         """The cloud will never take them: set them aside, and record the gap."""
 
     def waiting(self, highest: TrafficClass = TrafficClass.BULK) -> bool:
