@@ -83,6 +83,7 @@ COUNTERS: dict[str, Counter] = {
         Counter(
             "gateway_enrolment_messages", "Answers of the cloud on /enroll and /rekey, and what they led to.", "outcome"
         ),
+        Counter("gateway_rekeys", "Runs for fresh session keys.", "outcome"),
         # cloud
         Counter("cloud_contexts_left_out", "Security contexts that found no room beside those in service."),
         Counter("cloud_deliveries", "Requests on /ingest, by what became of them.", "outcome"),

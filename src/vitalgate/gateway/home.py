@@ -16,6 +16,8 @@ from vitalgate.oscore.sequence import FileSequenceStore
 
 KEYS = "keys.sealed"
 SEQUENCES = "sequences"
+BINDINGS = "bindings.sealed"
+SPOOL = "spool.db"
 RUNNING = "running.json"
 
 
