@@ -32,6 +32,9 @@ class Server(Lockstep):
         self.site.add("tiny", self.answering(b"x"))
         self.site.add("small", self.answering(b"x"), small=True)
         self.site.add("small-not", self.answering(b"x" * 200), small=True)
+        self.site.add(
+            "sized", lambda r, path, identity, now: Message(69, (), bytes(int(r.option(15)))), idempotent=True
+        )
         self.site.add("later", lambda request, path, identity, now: None)
         self.site.add("lock", self.answering(b""), methods=[Code.PUT], fresh_within=10)
         super().__init__(Endpoint(site=self.site, randomness=seeded(), **kwargs))
@@ -90,6 +93,20 @@ def test_136_bytes_are_the_most_whatever_the_request(kind):
     challenged(step.asks("huge", payload=b"y" * 500, kind=kind))
     assert step.asks("big", payload=b"y" * 500, kind=kind).code == Code.CONTENT
     assert len(step.answer) == 4 + 8 + 1 + 100
+
+
+@pytest.mark.parametrize(("padding", "most"), [(0, 3 * (4 + 8 + 6 + 3)), (11, 3 * (4 + 8 + 6 + 3 + 12)), (60, 136)])
+@pytest.mark.parametrize("kind", [Type.CON, Type.NON])
+def test_the_bound_to_the_byte(padding, most, kind):
+    step = Server()
+    for over in (0, 1):
+        size = most - (4 + 8 + 1) + over
+        options = build_options("sized", query=[f"{size:02d}"])
+        raw = encode(Message(Code.GET, options, b"p" * padding, kind, over, b"12345678"))
+        step.hears(raw)
+        (data,) = step.said()
+        assert decode(data).code == (Code.UNAUTHORIZED if over else Code.CONTENT), (len(raw), len(data))
+        assert over or len(data) == most <= 3 * len(raw)
 
 
 @pytest.mark.parametrize("code", [Code.POST, Code.PUT, Code.DELETE, Code.PATCH, Code.IPATCH])

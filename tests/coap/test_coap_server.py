@@ -255,7 +255,7 @@ def test_late_answer_of_a_forgotten_request_leaves_no_trace():
     step.now += 400
     step.hears(ask("again", mid=5))  # purges
     step.said()
-    step.endpoint.respond(event.exchange, Message(Code.CONTENT), step.now)
+    step.endpoint.respond(event.exchange, Message(Code.CHANGED), step.now)
     step.said()
     step.hears(ask("temperature", mid=77))
     assert said(step).code == Code.CONTENT
@@ -416,32 +416,42 @@ def test_handler_may_answer_with_an_error():
         assert (response.code, response.payload) == (Code.FORBIDDEN, b"not you")
 
 
-def test_what_is_known_of_an_option_block_is_used_rightly():
-    """The second request with the same options goes another way through the code; nothing about it may differ."""
+def known_site():
     step = server()
     step.site.add("temperature", Counting(Message(Code.CHANGED)), methods=[Code.POST])
     step.site.add("a", Counting(Message(Code.DELETED)), methods=[Code.DELETE])
-    requests = [
-        ask(payload=b"\xff\xffpay"), ask(code=Code.POST, payload=b"load"), ask(), ask(token=b"\xff" * 8),
-        ask(token=b""), ask(code=Code.PUT), ask("a", code=Code.DELETE), ask(kind=Type.NON),
-        ask(more=[(4, b"\xff")], payload=b"x"), ask(more=[(65000, b"")]), ask(more=[(65001, b"")]), ask(payload=b"")
-        + b"\xff", b"\x48" + ask()[1:], b"\x4f" + ask()[1:], ask()[:-1], ask(more=[(12, b"\xff" * 2)]),
-    ]  # fmt: skip
-    rounds = []
-    for turn in range(3):
-        answers = []
-        for number, request in enumerate(requests):
-            mid = (turn * 100 + number).to_bytes(2, "big")
-            step.hears(request[:2] + mid + request[4:])
-            (data,) = step.said()
-            answer = decode(data)
-            answers.append((answer.type, answer.code, answer.token, answer.options, answer.payload))
-        rounds.append(answers)
-    assert rounds[0] == rounds[1] == rounds[2]
-    assert step.temperature.requests[0].payload == b"\xff\xffpay"
-    step.site.add("b", Counting())  # what is kept is dropped and made anew
-    step.hears(ask(mid=999))
-    assert said(step).code == Code.CONTENT
+    step.site.add("", Counting(Message(Code.VALID)))
+    return step
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ask(), ask(payload=b"\xff\xffpay"), ask(code=Code.POST, payload=b"load"), ask(token=b"\xff" * 8),
+        ask(token=b""),
+        ask(code=Code.PUT), ask("a", code=Code.DELETE), ask(kind=Type.NON), ask(""), ask("", payload=b"\xff"),
+        ask(more=[(4, b"\xff")], payload=b"x"), ask(more=[(65000, b"")]), ask(more=[(65001, b"")]),
+        ask(more=[(12, b"\xff" * 2)]),
+        # damaged: an empty payload, token lengths of 8 and 15, cut short
+        ask() + b"\xff", ask("") + b"\xff", b"\x48" + ask()[1:], b"\x4f" + ask()[1:], ask()[:-1],
+        ask("", token=b"12")[:5],
+        b"\x49" + ask("", token=b"12345678")[1:] + b"9", b"\x49" + ask("", token=b"12345678")[1:] + b"9\xffx",
+        bytes.fromhex("48010001"), bytes.fromhex("4801000161"), bytes.fromhex("4d010001"),
+    ],
+)  # fmt: skip
+def test_what_is_known_of_an_option_block_is_used_rightly(request_):
+    """Requests whose options were met before go a shorter way through the code; nothing about the answer may differ."""
+    fresh, warm = known_site(), known_site()
+    for mid, request in enumerate((ask(), ask(code=Code.POST), ask("a", code=Code.DELETE), ask(""), ask(payload=b"x"))):
+        warm.hears(request[:2] + (mid + 100).to_bytes(2, "big") + request[4:])
+    warm.said()
+    seen = []
+    for step in (fresh, warm, warm):
+        step.hears(request_[:2] + len(seen).to_bytes(2, "big") + request_[4:])
+        answer = decode(step.said()[0])
+        seen.append((answer.type, answer.code, answer.token, answer.options, answer.payload))
+    assert seen[0] == seen[1] == seen[2]
+    assert [r.payload for r in warm.temperature.requests[2:]] == [r.payload for r in fresh.temperature.requests] * 2
 
 
 def test_resource_added_later_is_found():
@@ -591,6 +601,19 @@ def test_message_ids_towards_one_peer_run_out():
     step.wait(248)
     step.hears(ask("again", mid=2, kind=Type.NON))
     assert said(step).type == Type.NON
+
+
+def test_message_ids_go_on_while_a_peer_is_spoken_to():
+    """Its record must not be forgotten between two Non-confirmable responses that it has not made us remember."""
+    step = server()
+    step.hears(ask(mid=0))
+    step.said()
+    mids = []
+    for turn in range(12):
+        step.hears(ask("again", mid=turn + 1, kind=Type.NON))
+        mids.append(said(step).mid)
+        step.wait(100)
+    assert mids == [(mids[0] + turn) & 0xFFFF for turn in range(12)]
 
 
 def test_everything_is_forgotten_in_the_end():
