@@ -13,13 +13,12 @@ from typing import Final
 
 from vitalgate.counters import Counters
 from vitalgate.devices.contract import DeviceKind, Discarded, Frame, Outcome
-from vitalgate.engine import Connection, Datagram, Path, Wall
+from vitalgate.engine import Connection, Datagram, DatagramEngine, Path, Wall
 from vitalgate.gateway.bindings import BindingTable, DeviceBinding, Quarantine
 from vitalgate.gateway.notice import DeviceGap, Quarantined
 from vitalgate.gateway.ports import Bucket, Damage, Line, Port, Source, Watched
 from vitalgate.gateway.splitting import split
 from vitalgate.gateway.storage import Appending, SpoolEvent, SpoolStorage
-from vitalgate.gateway.uplink import Uplink, UplinkEvent
 from vitalgate.vitals.observation import TrafficClass
 
 LINE_SILENT: Final = "line silent"
@@ -94,18 +93,21 @@ class ClockStepped:
     seconds: float
 
 
-GatewayEvent = DeviceSilent | DeviceHeard | DeviceQuarantined | ClockStepped | SpoolEvent | UplinkEvent
+GatewayEvent = DeviceSilent | DeviceHeard | DeviceQuarantined | ClockStepped | SpoolEvent
 
 
 class GatewayEngine:
-    """A `DatagramEngine` towards the cloud and a `StreamEngine` towards each port's lines."""
+    """A `DatagramEngine` towards the cloud and a `StreamEngine` towards each port's lines.
+
+    ``uplink`` carries what the spool holds: a `Link`, or an `Uplink` alone.
+    """
 
     def __init__(
         self,
         spool: SpoolStorage,
         bindings: BindingTable,
         *,
-        uplink: Uplink | None = None,
+        uplink: DatagramEngine | None = None,
         limits: GatewayLimits | None = None,
         counters: Counters | None = None,
         wall: Wall = time.time,
@@ -417,8 +419,8 @@ class GatewayEngine:
                     self._tell_quarantine(port, source, wall, now)
         self._arm_commit(now)
 
-    def next_event(self) -> GatewayEvent | None:
-        """Take an event of the engine, its spool or its uplink; or None."""
+    def next_event(self) -> object | None:
+        """Take a `GatewayEvent`, or an event of the uplink; or None."""
         if self._events:
             return self._events.popleft()
         event = self.spool.next_event()
