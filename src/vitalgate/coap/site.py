@@ -45,8 +45,8 @@ class Route:
     understands: frozenset[int] = frozenset()
     formats: frozenset[int] | None = None
     once: bool = False
-    """True where a request can be taken but once, and none has the options of another (OSCORE): nothing is remembered of
-    its options, and its method says nothing about what it does."""
+    """True where a request can be taken but once, and none has the options of another (OSCORE): nothing is remembered
+    of its options, and its method says nothing about what it does."""
 
     def accepts(self, request: Message) -> bool:
         """False where the request's Accept names no format of this resource (RFC 7252 section 5.10.4)."""
