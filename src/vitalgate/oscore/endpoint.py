@@ -15,13 +15,13 @@ from vitalgate.coap.events import Event, Failure, RequestFailed, RequestReceived
 from vitalgate.coap.message import Message, is_request, is_response
 from vitalgate.coap.options import Option, Use, check_options
 from vitalgate.coap.parameters import Limits, Parameters
-from vitalgate.coap.server import SERVER_CRITICAL
-from vitalgate.coap.site import Site, bad_option
+from vitalgate.coap.site import Site
 from vitalgate.counters import Counters
 from vitalgate.engine import Datagram, Path, Randomness, Wall
 from vitalgate.oscore.context import SecurityContext
 from vitalgate.oscore.contexts import Contexts
 from vitalgate.oscore.errors import OscoreError, ProtectionError, Refusal, answer
+from vitalgate.oscore.inner import InnerSite
 from vitalgate.oscore.option import Header, decode
 from vitalgate.oscore.outer import OuterSite
 from vitalgate.oscore.protect import (
@@ -90,10 +90,9 @@ class Endpoint:
     ) -> None:
         self.contexts = contexts
         self.counters = Counters() if counters is None else counters
-        self._site = site
+        self._inner = InnerSite(site, understands)
         self._randomness = randomness
         self._lifetime = parameters.exchange_lifetime
-        self._understood = SERVER_CRITICAL | understands
         self._response_understood = understands
         outer_site = OuterSite(site, unprotected, self._receive_protected, self.counters, randomness)
         self._outer = CoapEndpoint(
@@ -212,14 +211,7 @@ class Endpoint:
             self.counters.add("oscore_challenges")
             return challenge
         self.counters["oscore_requests_verified"] += 1
-        response: Message | None
-        request.options, bad = check_options(request.options, Use.REQUEST, self._understood)
-        if bad:
-            response = bad_option(bad)
-        elif self._site is None:
-            response = None
-        else:
-            response = self._site.answer(request, path, context.name, now)
+        response = self._inner.answer(request, path, context.name, now)
         if response is None:
             self._deferred = message, request, context, binding
             return None

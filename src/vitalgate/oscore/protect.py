@@ -73,7 +73,10 @@ def unprotect_request(context: SecurityContext, message: Message, header: Header
     code, options, payload = decode_plaintext(plaintext)
     if not is_request(code):
         raise OscoreError(Refusal.MALFORMED)
-    observing = bool(options) and any(n == Option.OBSERVE and not int.from_bytes(v, "big") for n, v in options)
+    observing = False
+    for option, value in options:
+        if option == Option.OBSERVE:
+            observing = not int.from_bytes(value, "big")
     request = Message(code, _merged(options, message.options), payload, message.type, message.mid, message.token)
     return request, Binding(number, nonce, aad, observing)
 
