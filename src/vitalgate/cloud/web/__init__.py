@@ -1,0 +1,4 @@
+"""The cloud's pages: dashboard, sign-in, administration, read-only JSON, metrics.
+
+`vitalgate.cloud.web.app.create_app` makes the application, `vitalgate.cloud.web.server.serve` runs it.
+"""
