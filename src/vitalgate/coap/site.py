@@ -13,7 +13,8 @@ from vitalgate.engine import Path, Randomness
 
 Handler = Callable[[Message, Path, str, float], Message | None]
 """``handler(request, path, identity, now)``: the response, or None where it comes later through ``respond``. It must
-raise nothing but `ResponseError`. ``identity`` is the peer's authenticated name, '' under NoSec."""
+raise nothing but `ResponseError`, and have done nothing yet where it returns None: only the `RequestReceived` that
+follows says that there was room for the exchange. ``identity`` is the peer's authenticated name, '' under NoSec."""
 
 METHODS = frozenset(range(Code.GET, Code.IPATCH + 1))
 SAFE_METHODS = frozenset((Code.GET, Code.FETCH))
