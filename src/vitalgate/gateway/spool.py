@@ -223,8 +223,8 @@ class Spool:
         if two_way and not self._fits(size, len(packed)):
             self._counters.add("gateway_spool_full")
             return Appended(Appending.FULL)
-        for lane, body in packed:
-            self._buffer_entry(lane, found.row.ref, heard_at, two_way, body, frame_hash)
+        for number, (lane, body) in enumerate(packed):
+            self._buffer_entry(lane, found.row.ref, heard_at, two_way, body, frame_hash, opens_frame=number == 0)
         if hash_tag:
             self._buffer.repeats[key] = hash_tag
         return Appended(Appending.BUFFERED, self._buffer.ticket())
@@ -273,7 +273,15 @@ class Spool:
         )
 
     def _buffer_entry(
-        self, lane: TrafficClass, ref: int, at: float, keep: bool, packed: bytes, frame_hash: bytes
+        self,
+        lane: TrafficClass,
+        ref: int,
+        at: float,
+        keep: bool,
+        packed: bytes,
+        frame_hash: bytes,
+        *,
+        opens_frame: bool = False,
     ) -> None:
         """Give the next sequence to ``packed`` (which holds it already), seal it, and let it wait for the commit."""
         self._sequence += 1
@@ -282,7 +290,7 @@ class Spool:
             self._next_id, self._epoch.epoch, self._sequence, lane, ref, at, keep, len(sealed) + ROW_BYTES, sealed
         )
         self._next_id += 1
-        self._buffer.add(Pending(row, packed, frame_hash))
+        self._buffer.add(Pending(row, packed, frame_hash, opens_frame))
         shed = self._buffer.shed(self._bounds.buffer_bytes, self._bounds.buffer_entries, self._runs)
         self._count_dropped(shed, DISK)
 
@@ -304,6 +312,7 @@ class Spool:
             or self._meta
             or self._runs.changed
             or self._epoch.clean
+            or (len(self._runs) and not self._failing and self._is_roomy())
         )
 
     def commit(self, now: float) -> Committed:
@@ -354,7 +363,9 @@ class Spool:
             refusing=self._refusing,
             repeats=[(refs[urn], tag, hash_tag) for (urn, tag), hash_tag in buffer.repeats.items()],
             trim_repeats=[d.row.ref for d in self._speakers() if d.repeats > self._repeats_trimmed_at],
-            ledger=[(p.row.device, p.frame_hash) for p in buffer.entries if p.frame_hash] if self._keep_ledger else (),
+            ledger=[(p.row.device, p.frame_hash, int(p.opens_frame)) for p in buffer.entries if p.frame_hash]
+            if self._keep_ledger
+            else (),
             over_bytes=self._bytes + buffer.bytes - most_bytes,
             over_entries=self._entries + len(rows) - most_entries,
         )
@@ -400,16 +411,20 @@ class Spool:
         """Turn runs into notices: at once while there is room, seldom while it stays full, not while the disk fails."""
         if not len(self._runs) or self._failing:
             return
-        bounds = self._bounds
-        roomy = self._bytes < TELL_BELOW * bounds.max_bytes and self._entries < TELL_BELOW * bounds.max_entries
         due = self._progress and (self._told_at is None or now - self._told_at >= TELL_EVERY)
-        if not roomy and not due:
+        if not due and not self._is_roomy():
             return
         self._told_at, self._progress = now, False
         for run in self._runs.take():
             urn = self._devices.names().get(run.device, "")
             notice = Gap(urn, run.epoch, run.first, run.last, run.count, run.start, run.end, run.cause)
             self.notify(urn, notice, self._wall())
+
+    def _is_roomy(self) -> bool:
+        bounds = self._bounds
+        return self._bytes < TELL_BELOW * (bounds.max_bytes - bounds.reserve_bytes) and self._entries < TELL_BELOW * (
+            bounds.max_entries - bounds.reserve_entries
+        )
 
     def _fail(self, reason: str) -> None:
         """The disk refuses: say so once, and leave a damaged file for the next commit to replace."""
@@ -523,8 +538,16 @@ class Spool:
         """
         counts: dict[str, Multiset[bytes]] = {}
         urns = self._devices.names()
-        for ref, frame_hash, count in self._tables.ledger() if self._tables is not None else ():
+        for ref, frame_hash, count, _ in self._tables.ledger() if self._tables is not None else ():
             counts.setdefault(urns.get(ref, ""), Multiset())[frame_hash] += count
+        return counts
+
+    def frames(self) -> dict[str, Multiset[bytes]]:
+        """By device, how many frames of each hash were ever committed; else like `ledger`."""
+        counts: dict[str, Multiset[bytes]] = {}
+        urns = self._devices.names()
+        for ref, frame_hash, _, frames in self._tables.ledger() if self._tables is not None else ():
+            counts.setdefault(urns.get(ref, ""), Multiset())[frame_hash] += frames
         return counts
 
     def pragma(self, name: str) -> object:
