@@ -53,8 +53,12 @@ COUNTERS: dict[str, Counter] = {
         # devices
         Counter("device_frames", "Whole frames of devices decoded.", "kind"),
         Counter("device_observations", "Observations in decoded frames.", "kind"),
+        Counter("device_samples", "Waveform samples in decoded frames.", "kind"),
         Counter("device_bytes_discarded", "Bytes from devices that were no frame, by kind/reason.", "reason"),
         Counter("device_events_dropped", "Events of decoders that nobody took in time.", "kind"),
+        Counter("device_hl7_acknowledgements", "Acknowledgements of HL7 messages, by their code.", "code"),
+        Counter("device_hl7_unanswered", "Answers to HL7 messages that could not be given.", "reason"),
+        Counter("device_hl7_warnings", "What was forgiven in reading HL7 messages, once a message.", "warning"),
         # gateway
         Counter("gateway_spool_openings", "Openings of the spool, by how it was found.", "cause"),
         Counter("gateway_spool_commits", "Group commits of the spool."),

@@ -19,7 +19,7 @@ from vitalgate.gateway.notice import DeviceGap, Quarantined
 from vitalgate.gateway.ports import Bucket, Damage, Line, Port, Source, Watched
 from vitalgate.gateway.splitting import split
 from vitalgate.gateway.storage import Appending, SpoolEvent, SpoolStorage
-from vitalgate.vitals.observation import TrafficClass
+from vitalgate.vitals.observation import Samples, TrafficClass
 
 LINE_SILENT: Final = "line silent"
 BYTES_DAMAGED: Final = "bytes damaged"
@@ -233,6 +233,8 @@ class GatewayEngine:
             self._damaged(port, line, len(frame.raw), TOO_FAST)
             port.engine.acknowledge(frame, Outcome.FULL, now)
             return
+        samples = sum(len(o.value) for o in frame.observations if isinstance(o.value, Samples))
+        self.counters.add("device_samples", port.kind.slug, samples)
         if frame.serial:
             line.serial = frame.serial
         match = self.bindings.match(port.name, port.kind.slug, line.serial, line.peer)

@@ -1,6 +1,7 @@
 """The gateway as a process: its engine on real lines and a socket, its status for people and machines."""
 
 import asyncio
+import json
 import time
 from collections.abc import Hashable
 from typing import Any, Final
@@ -17,6 +18,7 @@ from vitalgate.gateway.engine import (
     DeviceSilent,
     GatewayEngine,
 )
+from vitalgate.gateway.files import write_atomic
 from vitalgate.gateway.home import BINDINGS, SPOOL, Home
 from vitalgate.gateway.link import KeysRefused, KeysRenewed, Link
 from vitalgate.gateway.secrets import SecretsError
@@ -33,6 +35,7 @@ from vitalgate.net.udp import AddressError, UdpDriver, client_socket, resolve
 BINDINGS_EVERY: Final = 2.0
 """Seconds between looks at the bindings file, which `enroll device` changes."""
 MARK: Final = "spool.mark"
+LEDGER: Final = "ledger.json"
 
 
 class _Port:
@@ -150,6 +153,8 @@ class GatewayRuntime:
             self._driver.close()
         if self._status is not None:
             self._status.close()
+        if self.settings.ledger:
+            write_atomic(self._home.data / LEDGER, json.dumps(self.ledger()).encode())
         self._spool.close()
         self._sequences.close()
         self._home.retire()
@@ -176,6 +181,13 @@ class GatewayRuntime:
             "uplink_bytes": self._driver.bytes_sent if self._driver else 0,
             "uplink_datagrams": self._driver.datagrams_sent if self._driver else 0,
             "counters": dict(self.counters),
+        }
+
+    def ledger(self) -> dict[str, Any]:
+        """Where a ledger is kept: by device, what was ever committed, as entries and as frames by frame hash."""
+        return {
+            name: {urn: {key.hex(): count for key, count in counts.items()} for urn, counts in found.items()}
+            for name, found in (("entries", self._spool.ledger()), ("frames", self._spool.frames()))
         }
 
     async def _open(self, device: Device) -> None:

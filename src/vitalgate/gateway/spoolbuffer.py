@@ -18,6 +18,8 @@ class Pending:
     packed: bytes
     frame_hash: bytes
     """Empty for a notice."""
+    opens_frame: bool = False
+    """Whether it is the first entry of its frame."""
 
 
 class Buffer:

@@ -26,7 +26,7 @@ class Group:
     refusing: dict[int, str]
     repeats: Sequence[tuple[int, bytes, bytes]]
     trim_repeats: Collection[int]
-    ledger: Sequence[tuple[int, bytes]]
+    ledger: Sequence[tuple[int, bytes, int]]
     over_bytes: int
     over_entries: int
 

@@ -49,7 +49,7 @@ _TABLES: Final = (
     " PRIMARY KEY (device, epoch, cause, first)) WITHOUT ROWID",
     "CREATE TABLE repeats (number INTEGER PRIMARY KEY AUTOINCREMENT, device INTEGER NOT NULL, tag BLOB NOT NULL,"
     " hash BLOB NOT NULL, UNIQUE (device, tag))",
-    "CREATE TABLE ledger (device INTEGER NOT NULL, hash BLOB NOT NULL, count INTEGER NOT NULL,"
+    "CREATE TABLE ledger (device INTEGER NOT NULL, hash BLOB NOT NULL, count INTEGER NOT NULL, frames INTEGER NOT NULL,"
     " PRIMARY KEY (device, hash)) WITHOUT ROWID",
 )
 

@@ -166,9 +166,9 @@ class Tables:
         row = self._db.execute("SELECT hash FROM repeats WHERE device = ? AND tag = ?", (device, tag)).fetchone()
         return None if row is None else bytes(row[0])
 
-    def ledger(self) -> list[tuple[int, bytes, int]]:
-        """(device, frame hash, count) of everything ever committed, where a ledger is kept."""
-        return self._db.execute("SELECT device, hash, count FROM ledger").fetchall()
+    def ledger(self) -> list[tuple[int, bytes, int, int]]:
+        """(device, frame hash, entries, frames) of everything ever committed, where a ledger is kept."""
+        return self._db.execute("SELECT device, hash, count, frames FROM ledger").fetchall()
 
     # written by a group commit
 
@@ -259,10 +259,10 @@ class Tables:
             (device, device, most),
         )
 
-    def put_ledger(self, rows: Iterable[tuple[int, bytes]]) -> None:
-        """Count entries by (device, frame hash)."""
+    def put_ledger(self, rows: Iterable[tuple[int, bytes, int]]) -> None:
+        """Count entries by (device, frame hash), and frames by their first entry (the last element: 1)."""
         self._db.executemany(
-            "INSERT INTO ledger (device, hash, count) VALUES (?, ?, 1)"
-            " ON CONFLICT (device, hash) DO UPDATE SET count = count + 1",
+            "INSERT INTO ledger (device, hash, count, frames) VALUES (?, ?, 1, ?)"
+            " ON CONFLICT (device, hash) DO UPDATE SET count = count + 1, frames = frames + excluded.frames",
             rows,
         )

@@ -1,0 +1,25 @@
+"""`vitalgate bench NAME`."""
+
+from typing import Annotated
+
+import typer
+
+from vitalgate.cli.ingestbench import bench_ingest
+from vitalgate.cli.output import JsonFlag, document, errors, say
+
+app = typer.Typer(help="Benchmarks, beside the floor they stand on, in one run.", no_args_is_help=True)
+
+
+@app.command("ingest")
+def ingest(
+    quick: Annotated[bool, typer.Option("--quick", help="End within a minute.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Observations from decoded to committed through the whole secured path, beside bare sqlite3."""
+    with errors.status("measuring"):
+        result = bench_ingest(observations=20_000 if quick else 100_000, rounds=3 if quick else 5)
+    if json:
+        document(result)
+        return
+    for name, value in result.items():
+        say(f"{name:<28} {value}")

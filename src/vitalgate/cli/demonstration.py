@@ -1,0 +1,316 @@
+"""The demonstration: a cloud, a gateway and simulated devices on loopback, and an account at the end.
+
+Nothing is assumed: what was lost is what the spool committed and the store does not hold, what was doubled is what the
+store holds more often, by device and raw-frame hash; device gaps are what simulators said and no spool committed.
+"""
+
+import asyncio
+import contextlib
+import json
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from vitalgate.cloud.enrolment import create_code
+from vitalgate.cloud.runtime import open_store
+from vitalgate.cloud.settings import CloudSettings
+from vitalgate.cloud.store.errors import StoreError
+from vitalgate.cloud.store.latency import LatencySummary
+from vitalgate.cloud.store.read import Totals
+from vitalgate.cloud.store.store import Store
+from vitalgate.cloud.users import Users
+from vitalgate.cloud.web.admin import sign_in_address
+from vitalgate.devices.contract import Faults, Transport
+from vitalgate.devices.registry import KINDS
+from vitalgate.devices.simulate import SimulatorRunner
+from vitalgate.gateway.bindings import BindingFile, DeviceBinding
+from vitalgate.gateway.code import EnrolmentCode
+from vitalgate.gateway.configuration import load
+from vitalgate.gateway.enrolment import enrolment
+from vitalgate.gateway.home import BINDINGS, Home, running
+from vitalgate.gateway.keyexchange import exchange_keys
+from vitalgate.gateway.runtime import LEDGER
+from vitalgate.gateway.settings import GatewaySettings
+from vitalgate.gateway.vault import GatewayVault
+from vitalgate.net.stacks import STACKS
+from vitalgate.vitals.urn import example
+
+START_SECONDS: Final = 30.0
+DRAIN_SECONDS: Final = 20.0
+STOP_SECONDS: Final = 15.0
+TICK: Final = 1.0
+
+
+class DemonstrationError(RuntimeError):
+    """A part did not start or died; the text names it and its log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What flows, once a second: seconds run, totals of the store, and the latency so far."""
+
+    seconds: float
+    totals: Totals
+    latency: LatencySummary
+
+
+def free_port(kind: socket.SocketKind) -> int:
+    """A port of loopback that nobody uses now."""
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class _Process:
+    """One of our programs; its standard error goes to a file."""
+
+    def __init__(self, name: str, log: Path) -> None:
+        self.name, self._log = name, log
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self, *arguments: str) -> None:
+        with self._log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "vitalgate", *arguments, stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    def check(self) -> None:
+        """Raises `DemonstrationError` when it is gone."""
+        if self._process is None or self._process.returncode is not None:
+            tail = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
+            raise DemonstrationError(f"the {self.name} stopped by itself; its log {self._log} ends: {' | '.join(tail)}")
+
+    async def stop(self) -> dict[str, Any]:
+        """End it politely and take its document; kill it when it does not end."""
+        process = self._process
+        if process is None:
+            return {}
+        self._process = None
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            output, _ = await asyncio.wait_for(process.communicate(), STOP_SECONDS)
+        except TimeoutError:
+            process.kill()
+            output, _ = await process.communicate()
+        try:
+            found: dict[str, Any] = json.loads(output)
+        except ValueError:
+            return {}
+        return found
+
+
+class Demonstration:
+    """Set up, run, account, clean up. ``folder`` is kept when it was given, else a temporary one that is removed."""
+
+    def __init__(self, stack: str, *, folder: Path | None = None, dashboard_port: int = 0, seed: int = 1) -> None:
+        self.stack = stack
+        self._keep = folder is not None
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="vitalgate-demo-"))
+        self._dashboard_port = dashboard_port
+        self._seed = seed
+        self._cloud = _Process("cloud", self.folder / "cloud.log")
+        self._gateway = _Process("gateway", self.folder / "gateway.log")
+        self._store: Store | None = None
+        self._devices: dict[str, tuple[str, SimulatorRunner, asyncio.Task[Any]]] = {}
+        self._started = 0.0
+        self.dashboard = ""
+        self.link = ""
+
+    async def start(self) -> None:
+        """Everything up, devices speaking. Raises `DemonstrationError` and the documented errors of the parts."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if (self.folder / "cloud").exists():
+            raise DemonstrationError(f"{self.folder} holds a demonstration already: name an empty folder")
+        cloud_file, gateway_file, ports = self._write_configurations()
+        await self._cloud.start("cloud", "run", "--config", str(cloud_file), "--json")
+        cloud = load(cloud_file, CloudSettings)
+        now = await self._until(self._cloud, lambda: running(cloud.storage.state))
+        home = Home(cloud.storage, cloud.master_key)
+        self._store = open_store(home)
+        self.dashboard = now.listeners["web"]
+        users = Users(self._store.database, self._store.audit)
+        token = users.first_link()
+        self.link = sign_in_address(self.dashboard, token) if token else self.dashboard
+        await self._enrol(load(gateway_file, GatewaySettings), ports)
+        await self._gateway.start("gateway", "run", "--config", str(gateway_file), "--json")
+        settings = load(gateway_file, GatewaySettings)
+        await self._until(self._gateway, lambda: running(settings.storage.state))
+        self._started = time.monotonic()
+        for urn, kind, where in ports:
+            self._play(urn, kind, where)
+
+    async def run(self, stop: asyncio.Event, seconds: float | None, tell: Callable[[Progress], None]) -> None:
+        """Until ``stop`` or for ``seconds``; ``tell`` hears once a second how it goes."""
+        end = None if seconds is None else self._started + seconds
+        while not stop.is_set() and (end is None or time.monotonic() < end):
+            wait = TICK if end is None else min(TICK, max(0.0, end - time.monotonic()))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), wait)
+            self._cloud.check()
+            self._gateway.check()
+            for _, _, task in self._devices.values():
+                if task.done():
+                    task.result()  # a simulator's own fault ends the demonstration
+            with contextlib.suppress(StoreError):
+                tell(self._progress())
+
+    async def finish(self) -> dict[str, Any]:
+        """Stop the devices, let the spool drain, stop everything, and account."""
+        seconds = time.monotonic() - self._started
+        for _, _, task in self._devices.values():
+            task.cancel()
+        await asyncio.gather(*(task for _, _, task in self._devices.values()), return_exceptions=True)
+        await self._drained()
+        gateway = await self._gateway.stop()
+        await self._cloud.stop()
+        return self._account(gateway, seconds)
+
+    async def clean_up(self) -> None:
+        """End what still runs; remove the temporary folder."""
+        for _, _, task in self._devices.values():
+            task.cancel()
+        await self._gateway.stop()
+        await self._cloud.stop()
+        if self._store is not None:
+            self._store.close()
+        if not self._keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    # setting up
+
+    def _write_configurations(self) -> tuple[Path, Path, list[tuple[str, str, str]]]:
+        coap = free_port(socket.SOCK_DGRAM)
+        ports: list[tuple[str, str, str]] = []
+        tables = []
+        for number, kind in enumerate(KINDS.values(), 1):
+            urn = str(example("demo", f"{kind.slug}-{number}"))
+            if kind.transport is Transport.SERIAL:
+                where = str(self.folder / f"tty-{kind.slug}")
+                tables.append(f'[[device]]\nkind = "{kind.slug}"\nport = "{where}"\n')
+            else:
+                where = f"127.0.0.1:{free_port(socket.SOCK_STREAM)}"
+                tables.append(f'[[device]]\nkind = "{kind.slug}"\nlisten = "{where}"\n')
+            ports.append((urn, kind.slug, where))
+        page = f"127.0.0.1:{self._dashboard_port}"
+        stacks = f'["{self.stack}"]' if STACKS[self.stack].protects else f'["coap-oscore", "{self.stack}"]'
+        cloud = self._write(
+            "cloud",
+            f'[coap]\nlisten = "127.0.0.1:{coap}"\nstacks = {stacks}\n[dashboard]\nlisten = "{page}"\n',
+        )
+        uplink = f'[uplink]\ncloud = "127.0.0.1:{coap}"\nstack = "{self.stack}"\n[web]\nlisten = "127.0.0.1:0"\n'
+        gateway = self._write("gateway", uplink + "".join(tables), head="ledger = true\n")
+        return cloud, gateway, ports
+
+    def _write(self, name: str, tables: str, head: str = "") -> Path:
+        folder = self.folder / name
+        folder.mkdir(mode=0o700)
+        path = folder / f"{name}.toml"
+        path.write_text(
+            f'schema = 1\n{head}[storage]\ndata = "data"\nstate = "state"\n[master_key]\nfile = "keys/master.key"\n'
+            f'[log]\nfile = "{name}.jsonl"\n{tables}',
+            encoding="utf-8",
+        )
+        return path
+
+    async def _enrol(self, settings: GatewaySettings, ports: list[tuple[str, str, str]]) -> None:
+        """The gateway with a one-time code, over the network as anywhere; the devices at the gateway."""
+        assert self._store is not None
+        code = create_code(self._store.enrolment("demonstration"), time.time(), gateway="demo-gateway")
+        home = Home(settings.storage, settings.master_key)
+        vault = GatewayVault(home.keys, home.session_keys)
+        with home.sequences() as sequences:
+            established = await exchange_keys(
+                settings.uplink.cloud, enrolment(vault, EnrolmentCode.from_text(code.text)), START_SECONDS
+            )
+            vault.adopt(established, sequences)
+        bindings = BindingFile(home.data / BINDINGS, home.keys)
+        for urn, kind, where in ports:
+            port = f"tcp:{where}" if KINDS[kind].transport is Transport.TCP_LISTEN else where
+            bindings.put(
+                DeviceBinding(urn, kind, port, demo=True, label=f"Demo {KINDS[kind].title}", enrolled_at=time.time())
+            )
+
+    def _play(self, urn: str, kind: str, where: str) -> None:
+        simulator = KINDS[kind].make_simulator(time.monotonic(), time.time, Faults(), self._seed)
+        runner = SimulatorRunner(simulator, self.folder / f"{kind}.journal")
+        serial = KINDS[kind].transport is Transport.SERIAL
+        host, _, port = where.rpartition(":")
+        playing = runner.run(
+            link=Path(where) if serial else None, connect=None if serial else (host, int(port)), seconds=None
+        )
+        self._devices[urn] = (kind, runner, asyncio.create_task(playing))
+
+    async def _until(self, process: _Process, ready: Callable[[], Any]) -> Any:
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end:
+            process.check()
+            found = ready()
+            if found is not None:
+                return found
+            await asyncio.sleep(0.05)
+        raise DemonstrationError(f"the {process.name} did not start in {START_SECONDS:.0f} s; see its log")
+
+    # watching and accounting
+
+    def _progress(self) -> Progress:
+        assert self._store is not None
+        return Progress(time.monotonic() - self._started, self._store.read.totals(), self._store.read.latency())
+
+    async def _drained(self) -> None:
+        """Wait until the store has stopped growing, which is when the spool has nothing left to give."""
+        assert self._store is not None
+        before, quiet, end = -1, 0, time.monotonic() + DRAIN_SECONDS
+        while quiet < 4 and time.monotonic() < end:
+            await asyncio.sleep(0.25)
+            entries = self._store.read.totals().entries
+            quiet = quiet + 1 if entries == before else 0
+            before = entries
+
+    def _account(self, gateway: dict[str, Any], seconds: float) -> dict[str, Any]:
+        assert self._store is not None
+        read = self._store.read
+        ledger = json.loads((self.folder / "gateway" / "data" / LEDGER).read_text(encoding="ascii"))
+        committed = {urn: Counter(counts) for urn, counts in ledger["entries"].items()}
+        stored = {urn: Counter({k.hex(): n for k, n in c.items()}) for urn, c in read.frame_hashes().items() if urn}
+        urns = committed.keys() | stored.keys()
+        nothing: Counter[str] = Counter()
+        lost = sum((committed.get(urn, nothing) - stored.get(urn, nothing)).total() for urn in urns)
+        doubled = sum((stored.get(urn, nothing) - committed.get(urn, nothing)).total() for urn in urns)
+        unheard = 0
+        for urn, (kind, _, _) in self._devices.items():
+            said = Counter((self.folder / f"{kind}.journal").read_text(encoding="ascii").split())
+            unheard += (said - Counter(ledger["frames"].get(urn, {}))).total()
+        totals, latency = read.totals(), read.latency()
+        counters = Counter(gateway.get("counters", {}))
+        return {
+            "security": STACKS[self.stack].security,
+            "stack": self.stack,
+            "devices": len(self._devices),
+            "observations_decoded": sum(n for key, n in counters.items() if key.startswith("device_observations{")),
+            "observations_stored": totals.observations,
+            "waveform_samples_decoded": sum(n for key, n in counters.items() if key.startswith("device_samples{")),
+            "waveform_samples_stored": totals.samples,
+            "lost": lost,
+            "duplicated": doubled,
+            "device_gaps": unheard,
+            "uplink_bytes": gateway.get("uplink_bytes", 0),
+            "uplink_datagrams": gateway.get("uplink_datagrams", 0),
+            "latency_ms": {
+                "p50": round(latency.p50 * 1000, 3),
+                "p95": round(latency.p95 * 1000, 3),
+                "p99": round(latency.p99 * 1000, 3),
+                "max": round(latency.maximum * 1000, 3),
+            },
+            "seconds": round(seconds, 3),
+            "dashboard": self.dashboard,
+        }
