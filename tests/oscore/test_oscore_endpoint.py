@@ -17,7 +17,7 @@ from vitalgate.coap.codec import decode
 from vitalgate.coap.endpoint import MessageEndpoint
 from vitalgate.oscore.context import Parameters, SecurityContext
 from vitalgate.oscore.contexts import Contexts
-from vitalgate.oscore.endpoint import Endpoint
+from vitalgate.oscore.endpoint import ECHOES, Endpoint
 from vitalgate.oscore.errors import SequenceError
 from vitalgate.oscore.option import Header, encode
 from vitalgate.oscore.protect import protect_request
@@ -472,21 +472,35 @@ def test_a_restarted_server_asks_once_and_the_client_answers_by_itself():
     assert len(own) == len(set(own)) == 2
 
 
-def test_the_client_answers_one_challenge_and_hands_on_the_second():
+def test_challenges_are_answered_a_few_times_and_then_handed_on():
     world = World(site=site_of(recorder()[0]))
-    world.start_server(fresh=False)
     exchange = world.request()
-    for data in world.from_client():
-        world.to_server(data)
-    for data in world.from_server():
-        world.to_client(data)
-    world.start_server(fresh=False)  # it restarts once more, between its challenge and the answer
-    world.exchange()
+    for _ in range(ECHOES + 1):
+        assert events(world.client) == []
+        world.start_server(fresh=False)  # once more, between its challenge and the answer
+        for data in world.from_client():
+            world.to_server(data)
+        for data in world.from_server():
+            world.to_client(data)
     (event,) = events(world.client)
     assert isinstance(event, ResponseReceived)
     assert event.exchange == exchange
     assert event.response.code == Code.UNAUTHORIZED
     assert event.response.option(Option.ECHO) is not None
+    assert world.client.counters["oscore_echoes_answered"] == ECHOES
+
+
+def test_a_resource_that_wants_fresh_requests_gets_them_even_after_a_restart():
+    handler, calls = recorder()
+    world = World(site=site_of(handler, fresh_within=10.0))
+    world.start_server(fresh=False)
+    for _ in range(2):
+        exchange = world.request()
+        world.exchange()
+        (event,) = events(world.client)
+        assert (event.exchange, event.response.payload) == (exchange, CHANGED.payload)
+    assert len(calls) == 2
+    assert world.client.counters["oscore_echoes_answered"] == 3
 
 
 def test_requests_in_flight_while_the_server_restarts_all_arrive_once():

@@ -34,12 +34,14 @@ from vitalgate.oscore.protect import (
 from vitalgate.oscore.recovery import challenge_in, synchronise, with_echo
 
 UNDERSTOOD = frozenset((int(Option.OSCORE),))
+ECHOES = 3
+"""Challenges answered for one request: the server may restart and a resource want freshness. The next is handed on."""
 
 
 class _Sent:
     """A request of ours under way. ``context`` None: it went unprotected, because the application said so."""
 
-    __slots__ = ("binding", "confirmable", "context", "echoed", "exchange", "request", "response")
+    __slots__ = ("binding", "confirmable", "context", "echoes", "exchange", "request", "response")
 
     def __init__(self, exchange: int, request: Message, context: SecurityContext | None, *, confirmable: bool) -> None:
         self.exchange = exchange
@@ -48,7 +50,7 @@ class _Sent:
         self.confirmable = confirmable
         self.binding: Binding | None = None
         self.response: Message | None = None  # verified, until the outer endpoint tells of it
-        self.echoed = False
+        self.echoes = 0  # challenges answered
 
 
 class _Waiting:
@@ -150,7 +152,8 @@ class Endpoint:
         """Protect and send a request under the context of the peer ``identity``, or of the peer that `Contexts.bind`
         names for ``path``; returns its exchange number. `ResponseReceived` or `RequestFailed` follows: with
         `Failure.PROTECTION` where there is no context, no sequence number, or the peer answers with an OSCORE error.
-        A response that does not verify is ignored. ValueError for what is no request."""
+        A response that does not verify is ignored; a 4.01 with Echo is answered, up to `ECHOES` times. ValueError for
+        what is no request."""
         _require_request(request)
         context = self.contexts.named(identity) if identity else self.contexts.towards(path)
         exchange = self._new_exchange()
@@ -303,10 +306,10 @@ class Endpoint:
             self._fail(sent.exchange, event.path, Failure.PROTECTION)
             return
         echo = challenge_in(response)
-        if echo is not None and not sent.echoed:
+        if echo is not None and sent.echoes < ECHOES:
             # Appendix B.1.2: the server lost its window; the same request again, under a number of its own.
             self.counters.add("oscore_echoes_answered")
-            sent.echoed = True
+            sent.echoes += 1
             sent.response = None
             self._send(sent, sent.context, with_echo(sent.request, echo), event.path, now)
             return
