@@ -71,6 +71,7 @@ class SimulatorRunner:
         self._simulator = simulator
         self._journal = journal.open("a", encoding="ascii", buffering=1) if journal else None
         self._line: _Line | None = None
+        self._heard = asyncio.Event()
         self.frames = 0
 
     async def run(
@@ -106,6 +107,7 @@ class SimulatorRunner:
     def data(self, conn: Hashable, data: bytes) -> None:
         """The gateway said something."""
         self._simulator.receive_data(data, time.monotonic())
+        self._heard.set()
         self._flush()
 
     def closed(self, conn: Hashable, reason: str) -> None:
@@ -122,6 +124,8 @@ class SimulatorRunner:
 
     async def _drain(self, seconds: float) -> None:
         """Give a two-way device the chance to hear the answers it still waits for."""
-        end = time.monotonic() + seconds
-        while self._simulator.waiting() and time.monotonic() < end:
-            await asyncio.sleep(0.02)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._simulator.waiting():
+                    self._heard.clear()
+                    await self._heard.wait()

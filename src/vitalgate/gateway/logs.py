@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import MutableMapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, TextIO
 
 import structlog
 
@@ -68,7 +68,7 @@ class _Limited:
 
 def configure(level: str = "info", file: Path | None = None) -> None:
     """Send logs of ``level`` and above to ``file`` (appended, 0600) or standard error, as JSON lines."""
-    stream: IO[str] = sys.stderr
+    stream: TextIO = sys.stderr
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch(mode=0o600, exist_ok=True)

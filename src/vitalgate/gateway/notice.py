@@ -32,7 +32,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class DeviceGap:
-    """What a one-way device said unheard from ``start`` to ``end``; ``size`` counts damaged bytes, where that is why."""
+    """What a one-way device said unheard from ``start`` to ``end``; ``size``: damaged bytes, where that is why."""
 
     device: str
     start: float

@@ -25,7 +25,7 @@ from vitalgate.gateway.secrets import SecretsError
 from vitalgate.gateway.settings import Device, GatewaySettings
 from vitalgate.gateway.spool import Spool
 from vitalgate.gateway.storage import EntriesDropped, SpoolBounds, SpoolFailing, SpoolOpened, SpoolRecovered
-from vitalgate.gateway.uplink import EntryRefused, LinkDown, LinkUp
+from vitalgate.gateway.uplink import EntryRefused, LinkDown, LinkUp, UplinkParameters
 from vitalgate.gateway.vault import GatewayVault
 from vitalgate.net.exposition import CONTENT_TYPE, Gauge, exposition
 from vitalgate.net.status import StatusServer
@@ -112,6 +112,7 @@ class GatewayRuntime:
             path,
             stack=settings.uplink.stack,
             name=enrolled.gateway if enrolled else "gateway",
+            uplink=UplinkParameters(window=settings.uplink.window),
             counters=self.counters,
         )
         self._peer = path

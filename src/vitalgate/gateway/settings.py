@@ -57,6 +57,7 @@ class Uplink(Section):
 
     cloud: Endpoint
     stack: str = "coap-oscore"
+    window: int = Field(default=8, ge=1, le=64, description="deliveries in flight at once; 1 on the thinnest links")
 
     @field_validator("stack")
     @classmethod

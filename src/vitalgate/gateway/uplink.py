@@ -45,7 +45,7 @@ class UplinkParameters:
 
     payload: int = 1024
     """Bytes of a payload, unless a single entry is larger."""
-    window: int = 4
+    window: int = 8
     """POSTs in flight."""
     alarm_slots: int = 1
     """POSTs in flight beyond ``window``, for alarms alone."""
