@@ -64,5 +64,14 @@ KINDS: dict[str, DeviceKind] = {
             idle_after=3.0,
             serial=LineSettings(9600),
         ),
+        kind(
+            "hl7",
+            "Bedside monitor with HL7 v2 results over MLLP (ORU^R01, IHE PCD-01)",
+            engine="hl7.codec:Hl7Engine",
+            simulator="hl7.simulator:Hl7Simulator",
+            idle_after=10.0,
+            transport=Transport.TCP_LISTEN,
+            two_way=True,
+        ),
     )
 }
