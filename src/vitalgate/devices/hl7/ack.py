@@ -60,7 +60,8 @@ def correspondent(message: Message | None) -> Correspondent:
     def field(number: int, most: int) -> str:
         """A field in our delimiters: components taken apart, each escaped anew."""
         parts = header.components(number)
-        return "^".join(escape(part) for part in parts)[:most].rstrip("\\") if len(parts) <= 4 else ""
+        text = "^".join(escape(part) for part in parts)
+        return text if len(text) <= most else ""
 
     return Correspondent(
         field(3, 256),
