@@ -238,7 +238,9 @@ class Spool:
             self._counters.add("gateway_spool_refused", "unpackable")
             return
         found = self._devices.get(device)
-        self._buffer_entry(NOTICE_CLASS, found.row.ref if found else 0, at, False, body, b"")
+        # A gap's own notice is never dropped: with it would go the count of what it tells. Gaps are told only where
+        # there is room or the cloud takes something, so their notices stay few.
+        self._buffer_entry(NOTICE_CLASS, found.row.ref if found else 0, at, isinstance(notice, Gap), body, b"")
 
     def silent(self, device: str, cause: str) -> None:
         """Say that ``device`` has fallen silent: the gap runs from when it was last heard until it is heard again."""
