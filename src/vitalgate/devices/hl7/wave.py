@@ -45,11 +45,8 @@ def samples_from(texts: Sequence[str], rate: Decimal) -> Wave:
     """
     if not all(map(_SAMPLE.match, texts)):
         raise WaveError("a sample is no number")
-    digits = max([len(text) - text.index(".") - 1 for text in texts if "." in text], default=0)
-    fixed: list[int | None] = []
-    for text in texts:
-        whole, _, fraction = text.partition(".")
-        fixed.append(int(whole + fraction.ljust(digits, "0")) if text else None)
+    digits = max([len(text) - 1 - text.index(".") for text in texts if "." in text], default=0)
+    fixed = _fixed(texts, digits)
     present = [value for value in fixed if value is not None]
     if not present:
         raise WaveError("no samples")
@@ -78,3 +75,14 @@ def samples_from(texts: Sequence[str], rate: Decimal) -> Wave:
         MISSING if len(present) < len(fixed) else None,
     )
     return Wave(samples, not dropped)
+
+
+def _fixed(texts: Sequence[str], digits: int) -> list[int | None]:
+    """Each sample times ten to the power of ``digits``, None for a missing one."""
+    if digits and all(text[-digits - 1 : -digits] == "." for text in texts):  # as devices write, all alike
+        return list(map(int, " ".join(texts).replace(".", "").split(" ")))
+    fixed: list[int | None] = []
+    for text in texts:
+        whole, _, fraction = text.partition(".")
+        fixed.append(int(whole + fraction.ljust(digits, "0")) if text else None)
+    return fixed
