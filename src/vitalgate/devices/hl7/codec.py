@@ -18,7 +18,7 @@ from vitalgate.devices.hl7.er7 import Er7Error, Message, parse
 from vitalgate.devices.hl7.mllp import Block, Deframer, Junk
 from vitalgate.devices.hl7.oru import Refusal, decode
 from vitalgate.engine import Connection, Wall
-from vitalgate.vitals.observation import Samples, frame_hash
+from vitalgate.vitals.observation import frame_hash
 
 KIND: Final = "hl7"
 CONNECTIONS: Final = "connections"
@@ -174,9 +174,6 @@ class Hl7Engine:
             return
         self._counters.add("device_frames", KIND)
         self._counters.add("device_observations", KIND, len(report.observations))
-        samples = sum(len(one.value) for one in report.observations if isinstance(one.value, Samples))
-        if samples:
-            self._counters.add("device_samples", KIND, samples)
         for warning in report.warnings:
             self._counters.add("device_hl7_warnings", warning)
         self._events.append(
