@@ -4,6 +4,7 @@ Real monitors send messages that strict parsers refuse. This reader takes what i
 was wrong, and raises `Er7Error` only where nothing can be read at all.
 """
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Final
 
 MAX_SEGMENTS: Final = 8192
+MAX_TIME: Final = 64
+"""Characters of the longest text that may be a time."""
 CHARSETS: Final[dict[str, str]] = {
     "": "utf-8",  # the standard says ASCII; devices that say nothing send either
     "ASCII": "utf-8",
@@ -115,7 +118,8 @@ class Message:
 
     def split(self, text: str) -> tuple[str, ...]:
         """One repetition's components, unescaped."""
-        return tuple(self.unescape(part) for part in text.split(self.delimiters.component))
+        parts = text.split(self.delimiters.component)
+        return tuple(map(self.unescape, parts)) if self.delimiters.escape in text else tuple(parts)
 
     def unescape(self, text: str) -> str:
         """Resolve escape sequences (chapter 2.7); one that is not known stays as it came, with a warning."""
@@ -229,6 +233,11 @@ def time_from(text: str, zone: timezone | None) -> tuple[float | None, timezone 
 
     Where it states none, ``zone`` counts, or UTC where that is None. None for what is no time.
     """
+    return _time(text, zone) if len(text) <= MAX_TIME else (None, None)
+
+
+@functools.lru_cache(maxsize=64)  # one message says the same time in many places
+def _time(text: str, zone: timezone | None) -> tuple[float | None, timezone | None]:
     found = _TIME.fullmatch(text.strip())
     if found is None:
         return None, None

@@ -332,7 +332,8 @@ def _flags(segment: Segment, what: Term, context: _Context) -> tuple[Alarm | Non
     if priority is None:
         return None, status
     name = what.metric.short if what.metric is not None else what.name
-    return Alarm(f"{name} {' '.join(word for word in words if word in FLAGS)}"[:MAX_TEXT], priority), status
+    says = " ".join(filter(None, (FLAGS[word].says for word in words if word in FLAGS)))
+    return Alarm(f"{name} {says or 'alarm'}"[:MAX_TEXT], priority), status
 
 
 def _device_time(segment: Segment, wave: bool, context: _Context) -> float | None:

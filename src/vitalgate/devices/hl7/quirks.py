@@ -82,10 +82,11 @@ TENFOLD: Final = frozenset({150364, 150344})
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A word of OBX-8: its status, and what alarm it states."""
+    """A word of OBX-8: its status, the priority of the alarm it states, and what an alarm's text says for it."""
 
     status: Status = Status.NONE
     priority: Priority | None = None
+    says: str = ""
 
 
 FLAGS: Final[dict[str, Flag]] = {
@@ -109,14 +110,15 @@ FLAGS: Final[dict[str, Flag]] = {
     "PM": Flag(Status.IN_ALARM, Priority.MEDIUM),
     "PH": Flag(Status.IN_ALARM, Priority.HIGH),
     "N": Flag(),
-    "L": Flag(Status.IN_ALARM, Priority.LOW),
-    "H": Flag(Status.IN_ALARM, Priority.LOW),
-    "A": Flag(Status.IN_ALARM, Priority.LOW),
-    "LL": Flag(Status.IN_ALARM, Priority.HIGH),
-    "HH": Flag(Status.IN_ALARM, Priority.HIGH),
-    "AA": Flag(Status.IN_ALARM, Priority.HIGH),
+    "L": Flag(Status.IN_ALARM, Priority.MEDIUM, "low"),
+    "H": Flag(Status.IN_ALARM, Priority.MEDIUM, "high"),
+    "A": Flag(Status.IN_ALARM, Priority.MEDIUM, "abnormal"),
+    "LL": Flag(Status.IN_ALARM, Priority.HIGH, "very low"),
+    "HH": Flag(Status.IN_ALARM, Priority.HIGH, "very high"),
+    "AA": Flag(Status.IN_ALARM, Priority.HIGH, "very abnormal"),
 }
-"""OBX-8 (HL7 table 0078, IHE PCD-01 appendix B). A stated priority (PL, PM, PH) wins over one that is only implied."""
+"""OBX-8 (HL7 table 0078, IHE PCD-01). What is outside its limits counts as medium: what a device does not grade is not
+played down. A stated priority (PL, PM, PH) wins over that."""
 STATED: Final = frozenset({"PL", "PM", "PH"})
 
 RESULTS: Final[dict[str, Status]] = {
