@@ -53,8 +53,8 @@ from vitalgate.vitals.observation import TrafficClass
 
 __all__ = ["Spool", "SpoolError"]
 
-NOTICE_CLASS: Final = TrafficClass.ALARM
-"""Notices are few, small and tell of trouble."""
+NOTICE_CLASS: Final = TrafficClass.WAVEFORM_REALTIME
+"""Notices go behind alarms, and before what comes seldom anyway."""
 ALIVE_EVERY: Final = 30.0
 """Seconds between two writes of the mark."""
 TELL_EVERY: Final = 10.0

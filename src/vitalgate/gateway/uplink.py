@@ -55,7 +55,7 @@ class UplinkParameters:
     longest_max_age: float = 300.0
     """Most seconds that a Max-Age of the cloud is honoured."""
     alarm_delay: float = 2.0
-    """Most seconds that a delay holds up an alarm."""
+    """Most seconds that a delay holds up an alarm at first; doubled while alarms too fail, up to ``longest_delay``."""
     rekey_after: int = 3
     """Failures of protection in a row that ask for fresh keys; asked again after as many more."""
     refusals: int = 8
@@ -135,6 +135,7 @@ class Uplink:
         self._failures = 0
         self._unprotected = 0
         self._refusals = 0
+        self._alarm_failures = 0
         self._failed_at = 0.0
         self._resume_at: float | None = None
         self._paused = False
@@ -169,7 +170,7 @@ class Uplink:
             return deadline
         resume = self._resume_at
         if self._spool.waiting(TrafficClass.ALARM):
-            resume = min(resume, self._failed_at + self._parameters.alarm_delay)
+            resume = min(resume, self._alarm_resumes_at())
         return resume if deadline is None else min(deadline, resume)
 
     def handle_timeout(self, now: float) -> None:
@@ -177,9 +178,15 @@ class Uplink:
         self._endpoint.handle_timeout(now)
         self._drain(now)
         if self._resume_at is not None:
-            alarm = self._spool.waiting(TrafficClass.ALARM) and now >= self._failed_at + self._parameters.alarm_delay
+            alarm = self._spool.waiting(TrafficClass.ALARM) and now >= self._alarm_resumes_at()
             if alarm or now >= self._resume_at:
                 self._resume_at = None
+
+    def _alarm_resumes_at(self) -> float:
+        """When an alarm may cut the delay short."""
+        parameters = self._parameters
+        doubled = parameters.alarm_delay * 2.0 ** min(self._alarm_failures, 32)
+        return self._failed_at + min(doubled, parameters.longest_delay)
 
     def next_event(self) -> UplinkEvent | None:
         """Take the oldest event, or None."""
@@ -196,7 +203,7 @@ class Uplink:
         """Go on, at once and with a clean slate."""
         self._paused = False
         self._resume_at = None
-        self._failures = self._unprotected = 0
+        self._failures = self._unprotected = self._alarm_failures = 0
 
     # sending
 
@@ -277,7 +284,7 @@ class Uplink:
             self._failed(post, code_text(code), now, protection=code == Code.UNAUTHORIZED)
 
     def _succeeded(self) -> None:
-        self._failures = self._unprotected = 0
+        self._failures = self._unprotected = self._alarm_failures = 0
         self._resume_at = None
         if not self._up:
             self._up = True
@@ -305,6 +312,7 @@ class Uplink:
             self._unprotected += 1
             if self._unprotected % self._parameters.rekey_after == 0:
                 self._emit(RekeyNeeded(self._unprotected))
+        self._alarm_failures += post.is_alarm
         self._back_off(now, reason, max_age)
 
     def _back_off(self, now: float, reason: str, max_age: int | None) -> None:
