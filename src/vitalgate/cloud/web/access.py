@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 
 from vitalgate.cloud.roles import Permission
@@ -175,10 +175,10 @@ class Web:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/x-www-form-urlencoded":
             raise HTTPException(415, "A form is expected.")
-        body = await request.body()  # bounded by the application
         try:
+            body = await request.body()  # bounded by the application
             pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
-        except ValueError as error:
+        except (ValueError, ClientDisconnect) as error:
             raise HTTPException(400, "The form cannot be read.") from error
         form = dict(pairs)
         if len(form) != len(pairs):

@@ -58,8 +58,8 @@ def sign_in_address(base: str, token: str) -> str:
 
 
 def _target(web: Web, call: Call) -> User:
-    text = call.request.path_params["user"]
-    user = web.services.users.get(text)
+    number: int = call.request.path_params["user"]
+    user = web.services.users.get(number) if number < 1 << 63 else None
     if user is None:
         raise HTTPException(404, "There is no such user.")
     return user

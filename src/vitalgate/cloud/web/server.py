@@ -32,6 +32,8 @@ KEEP_ALIVE_SECONDS: Final = 15
 STOP_SECONDS: Final = 2
 MAX_CONNECTIONS: Final = 256
 MAX_HEAD: Final = 16_384
+SEND_BUFFER: Final = 131_072
+"""Bytes the kernel holds for a peer that does not read; what does not fit waits in one message of the program."""
 
 
 class ServeError(RuntimeError):
@@ -157,9 +159,11 @@ def _listen(host: str, port: int) -> socket.socket:
         )[0]
     except socket.gaierror as error:
         raise ServeError(f"{host!r} is not an IP address: give for example 127.0.0.1") from error
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio switches Nagle's delay off only where the protocol is named
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # accepted connections inherit it
         listener.bind(address)
         listener.listen(128)
     except OSError as error:
