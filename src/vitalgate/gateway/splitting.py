@@ -28,7 +28,8 @@ _SMALLEST_SEGMENT: Final = 64
 def split(observations: Iterable[Observation], limit: int = MAX_ENTRY_BYTES) -> list[Part]:
     """The parts of a frame, the most urgent class first, each packing to at most ``limit`` bytes.
 
-    The order within a class is kept. One observation whose texts alone are larger makes a part of its own.
+    ``observations`` are one frame's and bear its hash. The order within a class is kept. One observation whose texts
+    alone are larger makes a part of its own.
     """
     lanes: dict[TrafficClass, list[Observation]] = {}
     for observation in observations:
@@ -86,8 +87,7 @@ def _earlier(time: float, seconds: float) -> float:
 
 def _fill(observations: list[Observation], limit: int) -> list[tuple[Observation, ...]]:
     """In halves until each fits: by a bound that costs little, and where that says no by the true size."""
-    first = observations[0]
-    if len(observations) == 1 or _header(first) + sum(_bound(one, first) for one in observations) <= limit:
+    if len(observations) == 1 or _header(observations[0]) + _together(observations) <= limit:
         return [tuple(observations)]
     try:
         fits = len(pack_entry(_entry(observations))) <= limit
@@ -113,8 +113,18 @@ def _header(observation: Observation) -> int:
     return 130 + (len(observation.device) or MAX_LENGTH) + sum(map(_text, _texts(observation)))
 
 
-def _bound(observation: Observation, first: Observation) -> int:
-    """Bytes that the observation's record takes at most in the entry that ``first`` begins."""
+def _together(observations: list[Observation]) -> int:
+    """Bytes that the observations' records take at most, one behind the other."""
+    before = observations[0]
+    size = 0
+    for observation in observations:
+        size += _bound(observation, before)
+        before = observation
+    return size
+
+
+def _bound(observation: Observation, before: Observation) -> int:
+    """Bytes that the observation's record takes at most behind that of ``before``."""
     size = 64 + _text(observation.label) + _text(observation.unit)
     value = observation.value
     if isinstance(value, Samples):
@@ -126,17 +136,14 @@ def _bound(observation: Observation, first: Observation) -> int:
         size += 2 * len(digits)
     if observation.alarm is not None:
         size += 12 + _text(observation.alarm.text)
-    if observation is first:
+    if observation is before:
         return size
-    # What differs is written, and what the first says may have to be written again behind it.
-    own, others = _texts(observation), _texts(first)
-    if own != others:
-        size += 42 + sum(map(_text, own)) + sum(map(_text, others))
-    if (observation.device_time, observation.clock_offset) != (first.device_time, first.clock_offset):
-        size += 52
-    if observation.status != first.status:
-        size += 14
-    return size + (20 if observation.frame_hash != first.frame_hash else 0)
+    # What is the entry's is written where it changes.
+    if _texts(observation) != _texts(before):
+        size += 21 + sum(map(_text, _texts(observation)))
+    if (observation.device_time, observation.clock_offset) != (before.device_time, before.clock_offset):
+        size += 26
+    return size + (7 if observation.status != before.status else 0)
 
 
 def _texts(observation: Observation) -> tuple[str, str, str]:
