@@ -162,6 +162,7 @@ class Demonstration:
                 if task.done():
                     task.result()  # a simulator's own fault ends the demonstration
             with contextlib.suppress(StoreError):
+                self._name_devices()
                 tell(self._progress())
 
     async def finish(self) -> dict[str, Any]:
@@ -205,7 +206,8 @@ class Demonstration:
         stacks = f'["{self.stack}"]' if STACKS[self.stack].protects else f'["coap-oscore", "{self.stack}"]'
         cloud = self._write(
             "cloud",
-            f'[coap]\nlisten = "127.0.0.1:{coap}"\nstacks = {stacks}\n[dashboard]\nlisten = "{page}"\n',
+            f'[coap]\nlisten = "127.0.0.1:{coap}"\nstacks = {stacks}\n[dashboard]\nlisten = "{page}"\n'
+            "demand_password = false\n",
         )
         uplink = f'[uplink]\ncloud = "127.0.0.1:{coap}"\nstack = "{self.stack}"\n[web]\nlisten = "127.0.0.1:0"\n'
         gateway = self._write("gateway", uplink + "".join(tables), head="ledger = true\n")
@@ -261,6 +263,14 @@ class Demonstration:
         raise DemonstrationError(f"the {process.name} did not start in {START_SECONDS:.0f} s; see its log")
 
     # watching and accounting
+
+    def _name_devices(self) -> None:
+        """Give people's names to devices as the store comes to know them."""
+        assert self._store is not None
+        for device in self._store.read.devices():
+            if not device.label and device.urn in self._devices:
+                title = KINDS[self._devices[device.urn][0]].title.partition(" (")[0]
+                self._store.name_device(device.urn, title, actor="demonstration")
 
     def _progress(self) -> Progress:
         assert self._store is not None

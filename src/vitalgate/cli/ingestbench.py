@@ -65,7 +65,7 @@ def decoded_frames(kinds: tuple[str, ...], observations: int) -> list[tuple[str,
     return found
 
 
-@dataclass(slots=True)
+@dataclass
 class _World:
     """A gateway and a cloud, enrolled, on disk in ``folder``."""
 

@@ -108,8 +108,8 @@ class GatewayRow:
 
 
 def observation_key(observation: Observation) -> str:
-    """What names a value within its device: the metric's code, with the label where the metric is private."""
-    return str(observation.metric) if observation.metric else f"0:{observation.label}"
+    """What names a value within its device: the metric's code, with the label where several channels report it."""
+    return f"{observation.metric}:{observation.label}" if observation.label else str(observation.metric)
 
 
 def _metric_fields(observation: Observation) -> tuple[Json, Metric | None]:
@@ -119,6 +119,7 @@ def _metric_fields(observation: Observation) -> tuple[Json, Metric | None]:
         "metric": observation.metric,
         "name": metric.name if metric else observation.label,
         "short": metric.short if metric else (observation.label or f"MDC {observation.metric}"),
+        "channel": observation.label if metric else "",
         "group": metric.group if metric else "other",
         "unit": observation.unit,
         "time": observation.gateway_time,

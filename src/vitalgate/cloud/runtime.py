@@ -38,6 +38,8 @@ from vitalgate.net.udp import UdpDriver, bind
 DATABASE = "cloud.db"
 UPKEEP_EVERY = 3600.0
 UPKEEP_PAUSE = 0.25
+NAMES_EVERY = 2.0
+"""Seconds between looks at names that other processes gave to devices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class CloudRuntime:
         self._web: WebServer | None = None
         self._retention = Retention(self._store, RetentionPolicy())
         self._upkeep: asyncio.TimerHandle | None = None
+        self._naming: asyncio.TimerHandle | None = None
+        self._names: dict[str, str] = {}
 
     def start(self) -> CloudAddresses:
         """Listen and serve. Raises `AddressError`, `ServeError`, `StoreError` and what the key stores raise."""
@@ -100,11 +104,12 @@ class CloudRuntime:
             gauges=self._gauges,
             counters=(self.counters,),
         )
-        app = create_app(services, WebSettings(secure=tls is not None))
+        app = create_app(services, WebSettings(secure=tls is not None, demand_password=page.demand_password))
         self._web = serve(app, page.listen[0], page.listen[1], tls)
         token = self._users.first_link()
         self._home.announce({"coap": f"{self._driver.address[0]}:{self._driver.address[1]}", "web": self._web.origin})
         self._upkeep = loop.call_later(UPKEEP_EVERY, self._keep_up)
+        self._naming = loop.call_later(NAMES_EVERY, self._take_names)
         self._log.info("cloud started", coap_port=self._driver.address[1], dashboard=self._web.origin)
         if settings.coap.allows_unprotected:
             self._log.warning("unprotected deliveries are accepted: anyone on the way can read and change them")
@@ -114,8 +119,9 @@ class CloudRuntime:
 
     def stop(self) -> None:
         """Stop listening, let pages go, write down what waits."""
-        if self._upkeep is not None:
-            self._upkeep.cancel()
+        for timer in (self._upkeep, self._naming):
+            if timer is not None:
+                timer.cancel()
         if self._driver is not None:
             self._driver.close()
         if self._web is not None:
@@ -130,6 +136,17 @@ class CloudRuntime:
             self._log.info("gateway enrolled", gateway=event.gateway, replaced=bool(event.replaced))
         elif isinstance(event, GatewayRekeyed):
             self._log.info("gateway made fresh session keys", gateway=event.gateway, rotated=bool(event.rotated))
+
+    def _take_names(self) -> None:
+        self._naming = asyncio.get_running_loop().call_later(NAMES_EVERY, self._take_names)
+        try:
+            names = {device.urn: device.label for device in self._store.read.devices() if device.label}
+        except StoreError:
+            return  # it is looked at again; ingest says what is wrong with the store
+        for urn, label in names.items():
+            if self._names.get(urn) != label:
+                self._board.name(urn, label)
+        self._names = names
 
     def _keep_up(self) -> None:
         loop = asyncio.get_running_loop()

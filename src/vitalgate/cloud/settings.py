@@ -35,6 +35,7 @@ class Dashboard(Section):
     listen: Endpoint = ("127.0.0.1", 8080)
     certificate: FilePath | None = None
     private_key: FilePath | None = None
+    demand_password: bool = Field(default=True, description="who comes by a one-time link sets a password first")
 
     @model_validator(mode="after")
     def _tls_beyond_loopback(self) -> "Dashboard":

@@ -280,18 +280,21 @@ class TcpCaller:
         if self._stream is not None and self._stream.transport is not None:
             self._stream.transport.abort()
 
+    def _admit(self, stream: _Stream, _peer: str) -> bool:
+        self._stream = stream  # before the owner hears of it, who may write at once
+        return True
+
     async def _keep(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             self._lost.clear()
             try:
-                _, stream = await loop.create_connection(
-                    lambda: _Stream(self._owner, lambda *_: True, lambda _: self._lost.set()), self._host, self._port
+                await loop.create_connection(
+                    lambda: _Stream(self._owner, self._admit, lambda _: self._lost.set()), self._host, self._port
                 )
             except OSError:
                 await asyncio.sleep(self._backoff.next())
                 continue
-            self._stream = stream
             self._backoff.reset()
             await self._lost.wait()
             self._stream = None

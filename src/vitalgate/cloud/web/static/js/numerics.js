@@ -11,6 +11,9 @@ const place = (group) => {
   return at < 0 ? ORDER.length : at;
 };
 
+// A channel that begins with the usual short name ("P1" for "P") says it all.
+export const titled = ({ channel }, short) => (!channel ? short : channel.startsWith(short[0]) && channel.length <= 4 ? channel : `${short} ${channel}`);
+
 const shown = (numeric) => (numeric ? numeric.value ?? numeric.text ?? "---" : "---");
 
 function judge(parts, now, staleAfter) {
@@ -38,14 +41,15 @@ export function arrange(device, now) {
   for (const numeric of device.numerics.values()) {
     const match = PRESSURE.exec(numeric.name ?? "");
     if (match) {
-      const parts = pressures.get(match[1]) ?? {};
+      const site = `${match[1]}:${numeric.channel ?? ""}`;
+      const parts = pressures.get(site) ?? {};
       parts[match[2]] = numeric;
-      pressures.set(match[1], parts);
+      pressures.set(site, parts);
       continue;
     }
     slots.push({
       id: numeric.key,
-      label: numeric.short,
+      label: titled(numeric, numeric.short),
       name: numeric.name || numeric.short,
       value: shown(numeric),
       minor: "",
@@ -58,7 +62,7 @@ export function arrange(device, now) {
     const pair = parts.SYS || parts.DIA;
     slots.push({
       id: name,
-      label: present[0].short.replace(/ (sys|dia|mean)$/, ""),
+      label: titled(present[0], present[0].short.replace(/ (sys|dia|mean)$/, "")),
       name,
       value: pair ? `${shown(parts.SYS)}/${shown(parts.DIA)}` : shown(parts.MEAN),
       minor: pair && parts.MEAN ? `(${shown(parts.MEAN)})` : "",

@@ -69,6 +69,11 @@ export class Playout {
     return this.#queue.slice(Math.max(0, to - Math.round(seconds * this.rate)), to);
   }
 
+  /** Everything in the buffer, drawn and yet to be drawn: what a scale is best chosen from. */
+  get known() {
+    return this.#queue;
+  }
+
   /** The samples due after `elapsed` seconds more, oldest first; empty when the buffer has run dry. */
   take(elapsed) {
     const waiting = this.#queue.length - this.#head;

@@ -129,7 +129,7 @@ export class Sweep {
     this.#x = 0;
     const seconds = ((this.#width - ERASE) / (this.pixelsPerSample * this.wave.rate)) * 0.98;
     const before = this.wave.playout.history(seconds);
-    for (const value of before) this.scale.see(value);
+    for (const value of this.wave.playout.known) this.scale.see(value);
     this.#draw(before);
   }
 

@@ -1,6 +1,6 @@
 // One device's tile: who it is, how its data is protected, what it alarms about, its traces and its numbers.
 import { h, mark, say } from "./dom.js";
-import { arrange, orderWaves } from "./numerics.js";
+import { arrange, orderWaves, titled } from "./numerics.js";
 import { age, clockTime, shortTime } from "./words.js";
 
 const PRIORITIES = ["info", "low", "medium", "high"];
@@ -29,7 +29,7 @@ class Slot {
     say(this.value, slot.value);
     say(this.minor, slot.minor);
     const telling = slot.words.filter((word) => word !== "no reading");
-    const notes = slot.void ? [telling[0] ?? slot.words[0] ?? "no reading"] : telling;
+    const notes = slot.void ? telling.slice(0, 1) : telling;
     if (slot.old) notes.push(`since ${shortTime(slot.time)}`);
     else if (slot.spot && slot.primary && !slot.void) notes.push(`at ${shortTime(slot.time)}`);
     say(this.note, notes.join(", "));
@@ -38,7 +38,8 @@ class Slot {
     mark(this.element, "data-old", slot.old && "");
     mark(this.element, "data-void", slot.void && !slot.alarm?.priority && "");
     mark(this.element, "data-long", slot.value.length > 5 ? "" : null);
-    mark(this.element, "aria-label", [slot.label, slot.value, slot.minor, slot.unit, ...notes].filter(Boolean).join(" "));
+    const value = slot.void ? "no reading" : slot.value;
+    mark(this.element, "aria-label", [slot.label, value, slot.minor, slot.unit, ...notes].filter(Boolean).join(" "));
   }
 }
 
@@ -82,7 +83,7 @@ export class Tile {
     mark(this.security, "title", `${device.security || "none stated"}: ${protection.words}`);
     mark(this.security, "aria-label", `Link security: ${protection.name}. ${protection.words}`);
     const silent = now - device.last_heard;
-    say(this.heard, silent < 2 ? "live" : `${age(silent)} ago`);
+    say(this.heard, linked && silent < 2 ? "live" : `${age(silent)} ago`);
     mark(this.heard, "title", `Last heard ${clockTime(device.last_heard)}`);
     this.#showMarks(device, now, linked);
     this.#showAlarms(device);
@@ -171,9 +172,9 @@ export class Tile {
       return elements;
     };
     for (const wave of waves) {
-      const canvas = h("canvas", { role: "img", "aria-label": `${wave.short} waveform` });
+      const canvas = h("canvas", { role: "img", "aria-label": `${titled(wave, wave.short)} waveform` });
       const scale = h("span", { class: "trace-scale" });
-      const caption = h("span", { class: "trace-caption", "aria-hidden": "true" }, wave.short, scale);
+      const caption = h("span", { class: "trace-caption", "aria-hidden": "true" }, titled(wave, wave.short), scale);
       const silent = h("span", { class: "trace-silent" });
       const box = h("div", { class: "trace", "data-key": wave.key }, canvas, caption, silent);
       rows.push(h("div", { class: "channel", "data-group": wave.group }, box, readout(takeGroup(wave.group))));
