@@ -47,6 +47,8 @@ START_SECONDS: Final = 30.0
 DRAIN_SECONDS: Final = 20.0
 STOP_SECONDS: Final = 15.0
 TICK: Final = 1.0
+SWITCH_ON: Final = 1.0
+"""Seconds between plugging a device in and its first word; what it said before the port is open nobody could hear."""
 
 
 class DemonstrationError(RuntimeError):
@@ -168,10 +170,12 @@ class Demonstration:
     async def finish(self) -> dict[str, Any]:
         """Stop the devices, let the spool drain, stop everything, and account."""
         seconds = time.monotonic() - self._started
+        for _, runner, _ in self._devices.values():
+            runner.switch_off()
+        await self._drained()
         for _, _, task in self._devices.values():
             task.cancel()
         await asyncio.gather(*(task for _, _, task in self._devices.values()), return_exceptions=True)
-        await self._drained()
         gateway = await self._gateway.stop()
         await self._cloud.stop()
         return self._account(gateway, seconds)
@@ -243,7 +247,7 @@ class Demonstration:
             )
 
     def _play(self, urn: str, kind: str, where: str) -> None:
-        simulator = KINDS[kind].make_simulator(time.monotonic(), time.time, Faults(), self._seed)
+        simulator = KINDS[kind].make_simulator(time.monotonic() + SWITCH_ON, time.time, Faults(), self._seed)
         runner = SimulatorRunner(simulator, self.folder / f"{kind}.journal")
         serial = KINDS[kind].transport is Transport.SERIAL
         host, _, port = where.rpartition(":")

@@ -72,6 +72,7 @@ class SimulatorRunner:
         self._journal = journal.open("a", encoding="ascii", buffering=1) if journal else None
         self._line: _Line | None = None
         self._heard = asyncio.Event()
+        self._off = False
         self.frames = 0
 
     async def run(
@@ -90,14 +91,22 @@ class SimulatorRunner:
                 due = self._simulator.next_timeout()
                 wake = min(time.monotonic() + 1.0 if due is None else due, end or float("inf"))
                 await asyncio.sleep(max(0.0, wake - time.monotonic()))
+                if self._off:
+                    break
                 self._simulator.handle_timeout(time.monotonic())
                 self._flush()
+            if self._off:
+                await asyncio.Event().wait()  # the line stays, silent, until the runner is cancelled
             await self._drain(2.0)
         finally:
             await self._line.close()
             if self._journal is not None:
                 self._journal.close()
         return SimulatorReport(self.frames, time.monotonic() - started)
+
+    def switch_off(self) -> None:
+        """Say no more, but leave the line as it is, so that what was said last can still be heard."""
+        self._off = True
 
     def opened(self, conn: Hashable) -> None:
         """The line is open."""
