@@ -187,6 +187,16 @@ def test_an_alarm_is_committed_at_once(rig: Rig) -> None:
     assert len(entries) > 2, "and what waited goes with it"
 
 
+def test_a_flood_of_alarms_shares_commits(rig: Rig) -> None:
+    before = rig.counters["gateway_spool_commits"]
+    for number in range(100):
+        rig.hears(nonin(number, alarm=True))
+        rig.wait(0.0005)
+    rig.wait(0.01)
+    assert 8 <= rig.counters["gateway_spool_commits"] - before <= 13
+    assert len({e.frame_hash for e in of(rig.taken(), NONIN)}) == 100
+
+
 def test_many_frames_do_not_wait(tmp_path: Path) -> None:
     rig = Rig(tmp_path, limits=GatewayLimits(commit_entries=5))
     for number in range(5):

@@ -520,3 +520,37 @@ def test_locked_by_a_reader_that_never_ends_is_waited_out(world: World) -> None:
     other.close()
     assert world.spool.commit(0.0).tickets == (answer.ticket, again.ticket)
     assert values([unpack(s.packed)[0] for s in world.spool.next_batch(9999, 0.0)]) == [1]
+
+
+def test_a_read_that_fails_is_over_with_the_next_commit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where only two-way devices speak, of which nothing is taken meanwhile."""
+    world.say(MONITOR, two_way=True, control_id="1")
+    world.spool.commit(0.0)
+
+    def refuse(*_: Any) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Tables, "repeat", refuse)
+        assert world.say(MONITOR, two_way=True, control_id="2").state is Appending.FULL
+    assert world.spool.status().failing == "io"
+    assert world.say(MONITOR, two_way=True, control_id="2").state is Appending.FULL
+    assert world.spool.must_commit()
+    assert world.spool.commit(0.0).ok
+    assert world.say(MONITOR, two_way=True, control_id="2").state is Appending.BUFFERED
+
+
+def test_a_device_bound_again_while_the_gateway_runs_has_no_gap(world: World) -> None:
+    world.say()
+    world.spool.commit(0.0)
+    world.wall += 10
+    world.reopen()
+    world.spool.expect(IVY, world.wall)
+    world.say()
+    world.wall += 10
+    world.spool.expect(IVY, world.wall)
+    world.say()
+    world.spool.commit(0.0)
+    assert notices(world.drain(), DeviceGap) == [DeviceGap(IVY, START, START + 10, "gateway crashed")]

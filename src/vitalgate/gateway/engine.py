@@ -5,6 +5,7 @@ commits in groups; two-way devices are answered after the commit; the uplink ins
 turns it on real lines and a socket, the virtual network in virtual time.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ class GatewayLimits:
     """How long a frame waits for others to share its commit."""
     commit_entries: int = 256
     """Frames that are committed without waiting."""
+    alarm_every: float = 0.005
+    """Between two commits for alarms; an alarm after a quiet time waits for nothing."""
     retry_first: float = 0.1
     """Pause after a commit that the disk refused, doubled up to ``retry_longest``."""
     retry_longest: float = 5.0
@@ -126,6 +129,7 @@ class GatewayEngine:
         self._events: deque[GatewayEvent] = deque()
         self._appended = 0
         self._commit_at: float | None = None
+        self._committed_at = -math.inf
         self._retry = 0.0
         self._tick_at: float | None = None
         self._clock: float | None = None
@@ -272,9 +276,13 @@ class GatewayEngine:
             if two_way:
                 self._unanswered[answer.ticket] = (port, frame)
             self._appended += 1
-            alarm = any(lane is TrafficClass.ALARM for lane, _ in parts)
-            if not self._retry and (alarm or self._appended >= self._limits.commit_entries):
-                self._commit(now)
+            if not self._retry:
+                alarm = any(lane is TrafficClass.ALARM for lane, _ in parts)
+                soonest = self._committed_at + self._limits.alarm_every
+                if self._appended >= self._limits.commit_entries or (alarm and now >= soonest):
+                    self._commit(now)
+                elif alarm:
+                    self._commit_at = min(soonest, self._commit_at or soonest)
         else:
             port.engine.acknowledge(frame, _OUTCOMES[answer.state], now)
         self._arm_commit(now)
@@ -345,6 +353,7 @@ class GatewayEngine:
     def _commit(self, now: float) -> None:
         """One group commit; two-way devices are answered for what it made durable."""
         self._commit_at = None
+        self._committed_at = now
         self._appended = 0
         done = self.spool.commit(now)
         if not done.ok:

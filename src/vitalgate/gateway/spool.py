@@ -11,11 +11,10 @@ those of two-way devices, which are told FULL instead: what was acknowledged sta
 
 import os
 import sqlite3
-import struct
 import time
 from collections import Counter as Multiset
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -25,13 +24,13 @@ from vitalgate.engine import Randomness, Wall
 from vitalgate.gateway.entry import NOTICE_HASH, Entry
 from vitalgate.gateway.gaps import GapRuns
 from vitalgate.gateway.notice import EpochOpened, Gap, Notice
-from vitalgate.gateway.outgoing import Item, Outgoing
 from vitalgate.gateway.sealing import TAG_BYTES, KeySource, SecretsError
 from vitalgate.gateway.spoolbuffer import DISK, Buffer, Pending
 from vitalgate.gateway.spoolcommit import FULL, Group, Outcome, write_group
 from vitalgate.gateway.spooldb import Held, Mark, SpoolError, failure, write_mark
 from vitalgate.gateway.spooldevices import Devices
 from vitalgate.gateway.spoolopen import Device, OpenSpool, open_spool
+from vitalgate.gateway.spooloutlet import Outlet, entry_aad
 from vitalgate.gateway.spooltables import EntryRow, EpochRow, Tables
 from vitalgate.gateway.storage import (
     ROW_BYTES,
@@ -64,11 +63,8 @@ MAX_EVENTS: Final = 1024
 KEPT_EPOCHS: Final = 16
 """Epochs remembered beyond those with entries: by them a restored spool is told from a crash."""
 
-UNREADABLE: Final = "unreadable"
 SEAL_BYTES: Final = TAG_BYTES + ROW_BYTES
 """What an entry costs beyond its packed bytes."""
-
-_AAD: Final = struct.Struct(">BI")
 
 
 class Spool:
@@ -103,6 +99,10 @@ class Spool:
         self._wall = wall
         self._randomness = randomness
         self._keep_ledger = ledger
+        self._most = (
+            self._bounds.max_bytes - self._bounds.reserve_bytes,
+            self._bounds.max_entries - self._bounds.reserve_entries,
+        )
         self._repeats_trimmed_at = self._bounds.repeats * 9 // 8  # some way beyond, so that it is seldom
         self._events: deque[SpoolEvent] = deque()
         self._devices = Devices(self._bounds.devices)
@@ -111,7 +111,6 @@ class Spool:
         self._dropped = 0
         self._marked_at: float | None = None
         self._told_at: float | None = None
-        self._progress = False  # the cloud took something since gaps were last told
         self._buffer = Buffer()
         self._runs = GapRuns(self._bounds.gap_runs)
         self._epochs: dict[int, EpochRow] = {}
@@ -131,17 +130,9 @@ class Spool:
         self._tables: Tables | None = found.tables
         self._cabinet = found.cabinet
         self._opening = found
-        self._outgoing = Outgoing(self._fetch_after, self._fetch_one)
         if found.gaps or not len(self._runs):
             self._runs = GapRuns(self._bounds.gap_runs, found.gaps)
-        self._released: list[int] = []
-        self._refusing: dict[int, str] = {}
-        self._evict_from: dict[TrafficClass, int] = {}
-        self._bytes = sum(share.bytes for share in found.shares)
-        self._entries = sum(share.entries for share in found.shares)
         self._refused = found.refused
-        for share in found.shares:
-            self._outgoing.found(share.lane, share.entries)
         self._next_id = max(self._next_id, found.last_id + 1)
         self._buffer.repeats.clear()  # tagged with the keys of the file that was
         self._devices.adopt(found.devices, found.cabinet)
@@ -150,6 +141,7 @@ class Spool:
         self._stale_epochs = self._epochs_to_forget(found)
         for epoch in self._stale_epochs:
             del self._epochs[epoch]
+        self._outlet = Outlet(found, self._epochs, self._counters)
         self._begin_epoch(found)
 
     def _epochs_to_forget(self, found: OpenSpool) -> list[int]:
@@ -265,13 +257,14 @@ class Spool:
 
     def _fits(self, size: int, entries: int) -> bool:
         """Whether a frame that may not be dropped later can be taken."""
-        bounds = self._bounds
+        bounds, buffer = self._bounds, self._buffer
+        most_bytes, most_entries = self._most
         return (
             not self._failing
-            and self._bytes + self._buffer.bytes + size <= bounds.max_bytes - bounds.reserve_bytes
-            and self._entries + len(self._buffer.entries) + entries <= bounds.max_entries - bounds.reserve_entries
-            and self._buffer.bytes + size <= bounds.buffer_bytes
-            and len(self._buffer.entries) + entries <= bounds.buffer_entries
+            and self._outlet.bytes + buffer.bytes + size <= most_bytes
+            and self._outlet.entries + len(buffer.entries) + entries <= most_entries
+            and buffer.bytes + size <= bounds.buffer_bytes
+            and len(buffer.entries) + entries <= bounds.buffer_entries
         )
 
     def _buffer_entry(
@@ -287,7 +280,7 @@ class Spool:
     ) -> None:
         """Give the next sequence to ``packed`` (which holds it already), seal it, and let it wait for the commit."""
         self._sequence += 1
-        sealed = self._sealer.seal(self._sequence, packed, _AAD.pack(lane, ref))
+        sealed = self._sealer.seal(self._sequence, packed, entry_aad(lane, ref))
         row = EntryRow(
             self._next_id, self._epoch.epoch, self._sequence, lane, ref, at, keep, len(sealed) + ROW_BYTES, sealed
         )
@@ -309,11 +302,12 @@ class Spool:
         return bool(
             self._buffer
             or self._devices.touched
-            or self._released
-            or self._refusing
+            or self._outlet.released
+            or self._outlet.refusing
             or self._meta
             or self._runs.changed
             or self._epoch.clean
+            or self._failing  # a read failed: only a commit shows that it is over
             or (len(self._runs) and not self._failing and self._is_roomy())
         )
 
@@ -333,8 +327,8 @@ class Spool:
                 self._tables,
                 group,
                 self._runs,
-                self._outgoing.in_flight,
-                self._evict_from,
+                self._outlet.in_flight,
+                self._outlet.evict_from,
                 self._bounds.repeats,
                 self._bounds.refused_entries,
             )
@@ -350,26 +344,25 @@ class Spool:
     def _group(self) -> Group:
         refs = {device.urn: device.row.ref for device in self._speakers()}
         buffer, rows = self._buffer, [pending.row for pending in self._buffer.entries]
-        bounds = self._bounds
         # The reserve is for notices: it counts as room only while nothing but notices comes in.
-        notices_only = buffer.notices_only()
-        most_bytes = bounds.max_bytes - (0 if notices_only else bounds.reserve_bytes)
-        most_entries = bounds.max_entries - (0 if notices_only else bounds.reserve_entries)
+        most_bytes, most_entries = self._most
+        if buffer.notices_only():
+            most_bytes, most_entries = self._bounds.max_bytes, self._bounds.max_entries
         return Group(
             meta=self._meta,
             epochs=[*self._unwritten_epochs, replace(self._epoch, last=self._sequence)],
             forget_epochs=self._stale_epochs,
             devices=self._devices.changed(),
             entries=rows,
-            released=self._released,
-            refusing=self._refusing,
+            released=self._outlet.released,
+            refusing=self._outlet.refusing,
             repeats=[(refs[urn], tag, hash_tag) for (urn, tag), hash_tag in buffer.repeats.items()],
             trim_repeats=[d.row.ref for d in self._speakers() if d.repeats > self._repeats_trimmed_at],
             ledger=[(p.row.device, p.frame_hash, int(p.opens_frame)) for p in buffer.entries if p.frame_hash]
             if self._keep_ledger
             else (),
-            over_bytes=self._bytes + buffer.bytes - most_bytes,
-            over_entries=self._entries + len(rows) - most_entries,
+            over_bytes=self._outlet.bytes + buffer.bytes - most_bytes,
+            over_entries=self._outlet.entries + len(rows) - most_entries,
         )
 
     def _speakers(self) -> list[Device]:
@@ -382,19 +375,13 @@ class Spool:
         buffer = self._buffer
         tickets, entries = tuple(buffer.tickets), len(buffer.entries)
         self._epoch.last = self._sequence
-        self._bytes += buffer.bytes - outcome.dropped_bytes
-        self._entries += entries - sum(outcome.dropped.values())
-        self._outgoing.committed((Stored(p.row.id, p.row.lane, p.packed), p.row.size) for p in buffer.entries)
-        for lane, count in outcome.dropped.items():
-            self._outgoing.dropped(lane, count)
-        self._evict_from = outcome.passed
+        self._outlet.committed(buffer.entries, buffer.bytes, outcome)
         self._refused = min(self._refused + outcome.refused, self._bounds.refused_entries)
         for device in self._speakers():
             if device.repeats > self._repeats_trimmed_at:
                 device.repeats = self._bounds.repeats
             device.repeats += sum(urn == device.urn for urn, _ in buffer.repeats)
         buffer.clear()
-        self._released, self._refusing = [], {}
         self._meta, self._unwritten_epochs, self._stale_epochs = [], [], []
         self._devices.touched.clear()
         self._runs.changed.clear()
@@ -413,20 +400,18 @@ class Spool:
         """Turn runs into notices: at once while there is room, seldom while it stays full, not while the disk fails."""
         if not len(self._runs) or self._failing:
             return
-        due = self._progress and (self._told_at is None or now - self._told_at >= TELL_EVERY)
+        due = self._outlet.progress and (self._told_at is None or now - self._told_at >= TELL_EVERY)
         if not due and not self._is_roomy():
             return
-        self._told_at, self._progress = now, False
+        self._told_at, self._outlet.progress = now, False
         for run in self._runs.take():
             urn = self._devices.names().get(run.device, "")
             notice = Gap(urn, run.epoch, run.first, run.last, run.count, run.start, run.end, run.cause)
             self.notify(urn, notice, self._wall())
 
     def _is_roomy(self) -> bool:
-        bounds = self._bounds
-        return self._bytes < TELL_BELOW * (bounds.max_bytes - bounds.reserve_bytes) and self._entries < TELL_BELOW * (
-            bounds.max_entries - bounds.reserve_entries
-        )
+        most_bytes, most_entries = self._most
+        return self._outlet.bytes < TELL_BELOW * most_bytes and self._outlet.entries < TELL_BELOW * most_entries
 
     def _fail(self, reason: str) -> None:
         """The disk refuses: say so once, and leave a damaged file for the next commit to replace."""
@@ -448,72 +433,30 @@ class Spool:
 
     def waiting(self, highest: TrafficClass = TrafficClass.BULK) -> bool:
         """Whether an entry of a class up to ``highest`` waits to be sent."""
-        return self._outgoing.waiting(highest)
+        return self._outlet.waiting(highest)
 
     def next_batch(self, limit: int, now: float, highest: TrafficClass = TrafficClass.BULK) -> list[Stored]:
         """The next entries to send; see `SpoolStorage.next_batch`."""
-        room = self._bounds.in_flight - len(self._outgoing.in_flight)
+        if self._tables is None:
+            return []
+        room = self._bounds.in_flight - len(self._outlet.in_flight)
         try:
-            return self._outgoing.take(limit, highest, room)
+            return self._outlet.take(limit, highest, room)
         except sqlite3.Error as error:
             self._fail(failure(error))
             return []
 
-    def _fetch_after(self, lane: TrafficClass, number: int, limit: int) -> list[Item]:
-        while self._tables is not None:
-            rows = self._tables.after(lane, number, limit)
-            items = [item for row in rows if (item := self._readable(row)) is not None]
-            if items or not rows:
-                return items
-            number = rows[-1].id
-        return []
-
-    def _fetch_one(self, number: int) -> Item | None:
-        row = None if self._tables is None else self._tables.one(number)
-        return None if row is None else self._readable(row)
-
-    def _readable(self, row: EntryRow) -> Item | None:
-        """The opened entry; one that does not open is set aside with a gap."""
-        if row.id in self._refusing:
-            return None
-        try:
-            sealer = self._cabinet.sealer(self._epochs[row.epoch])
-            packed = sealer.open(row.sequence, row.sealed, _AAD.pack(row.lane, row.device))
-        except (SecretsError, KeyError):
-            self._counters.add("gateway_spool_unreadable")
-            self._outgoing.lost(row.lane)
-            self._forget(row.size)
-            self._refusing[row.id] = UNREADABLE
-            return None
-        return Stored(row.id, row.lane, packed), row.size
-
     def release(self, ids: Sequence[int]) -> None:
         """The cloud holds them: let go. The rows go with the next commit; a crash before it sends them again."""
-        for number in ids:
-            size = self._outgoing.finish(number)
-            if size is not None:
-                self._forget(size)
-                self._released.append(number)
-                self._progress = True
-                self._counters.add("gateway_spool_released")
+        self._outlet.release(ids)
 
     def give_back(self, ids: Sequence[int]) -> None:
         """They were not delivered: they wait again, in their old place."""
-        for lane, number in self._outgoing.give_back(ids):
-            self._evict_from[lane] = min(self._evict_from.get(lane, 0), number - 1)
+        self._outlet.give_back(ids)
 
     def refuse(self, ids: Sequence[int], cause: str) -> None:
         """The cloud will never take them: set them aside, and record the gap."""
-        for number in ids:
-            size = self._outgoing.finish(number)
-            if size is not None:
-                self._forget(size)
-                self._refusing[number] = cause
-                self._counters.add("gateway_spool_refused", "cloud")
-
-    def _forget(self, size: int) -> None:
-        self._bytes -= size
-        self._entries -= 1
+        self._outlet.refuse(ids, cause)
 
     # saying how it is
 
@@ -522,11 +465,11 @@ class Spool:
         return SpoolStatus(
             epoch=self._epoch.epoch,
             last_sequence=self._epoch.last,
-            entries=self._entries,
-            bytes=self._bytes,
+            entries=self._outlet.entries,
+            bytes=self._outlet.bytes,
             max_bytes=self._bounds.max_bytes,
             buffered=len(self._buffer.entries),
-            in_flight=len(self._outgoing.in_flight),
+            in_flight=len(self._outlet.in_flight),
             refused=self._refused,
             dropped=self._dropped,
             failing=self._failing,
@@ -538,18 +481,20 @@ class Spool:
 
         Notices are not in it. Entries dropped since for want of space are. Raises `sqlite3.Error`.
         """
-        counts: dict[str, Multiset[bytes]] = {}
-        urns = self._devices.names()
-        for ref, frame_hash, count, _ in self._tables.ledger() if self._tables is not None else ():
-            counts.setdefault(urns.get(ref, ""), Multiset())[frame_hash] += count
-        return counts
+        return self._counted((ref, name, entries) for ref, name, entries, _ in self._ledger_rows())
 
     def frames(self) -> dict[str, Multiset[bytes]]:
         """By device, how many frames of each hash were ever committed; else like `ledger`."""
+        return self._counted((ref, name, frames) for ref, name, _, frames in self._ledger_rows())
+
+    def _ledger_rows(self) -> list[tuple[int, bytes, int, int]]:
+        return [] if self._tables is None else self._tables.ledger()
+
+    def _counted(self, rows: Iterable[tuple[int, bytes, int]]) -> dict[str, Multiset[bytes]]:
         counts: dict[str, Multiset[bytes]] = {}
         urns = self._devices.names()
-        for ref, frame_hash, _, frames in self._tables.ledger() if self._tables is not None else ():
-            counts.setdefault(urns.get(ref, ""), Multiset())[frame_hash] += frames
+        for ref, name, count in rows:
+            counts.setdefault(urns.get(ref, ""), Multiset())[name] += count
         return counts
 
     def pragma(self, name: str) -> object:

@@ -12,18 +12,20 @@ from vitalgate.gateway.storage import OpeningCause
 class Devices:
     """A bounded table; ``touched`` names the devices whose rows differ from the file."""
 
-    __slots__ = ("_by_urn", "_cabinet", "_limit", "_next_ref", "touched")
+    __slots__ = ("_by_urn", "_cabinet", "_expected", "_limit", "_next_ref", "touched")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._by_urn: dict[str, Device] = {}
         self._next_ref = 1
         self._cabinet: Cabinet | None = None
+        self._expected: set[str] = set()
         self.touched: set[str] = set()
 
     def adopt(self, found: Iterable[Device], cabinet: Cabinet) -> None:
         """Take over a file's devices; those known from a file that was replaced are kept, renamed under new keys."""
         self._cabinet = cabinet
+        self._expected.clear()
         here = {device.urn: device for device in found}
         for urn, device in self._by_urn.items():
             if urn not in here:
@@ -60,6 +62,7 @@ class Devices:
         """It spoke at wall time ``at``."""
         device.row.last_heard = at
         self.touched.add(device.urn)
+        self._expected.add(device.urn)
 
     def silent(self, urn: str, cause: str) -> None:
         """It is silent since it was last heard, for ``cause``; an open gap stays as it is."""
@@ -80,9 +83,13 @@ class Devices:
         return gap
 
     def expect(self, urn: str, opening: OpenSpool, wall_now: float) -> None:
-        """A one-way device is attached at the start: open the gap of what nobody heard, where its start is known."""
-        if opening.cause is OpeningCause.FIRST:
+        """A one-way device is attached: open the gap of what nobody heard until now, where its start is known.
+
+        Once for each opening: what a device says on while the gateway runs is no gap of a stopped gateway.
+        """
+        if opening.cause is OpeningCause.FIRST or urn in self._expected:
             return
+        self._expected.add(urn)
         found, since = self._by_urn.get(urn), opening.alive
         if found is not None:
             since = found.row.last_heard if since is None else max(since, found.row.last_heard)

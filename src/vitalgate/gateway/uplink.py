@@ -194,6 +194,7 @@ class Uplink:
 
     def pause(self, now: float) -> None:
         """Send nothing until `resume` (keys are being made); what is in flight is given back."""
+        self._drain(now)
         self._paused = True
         for exchange, post in list(self._posts.items()):
             self._forget(exchange, post, now)
@@ -258,12 +259,12 @@ class Uplink:
         while (event := self._endpoint.next_event()) is not None:
             post = None
             if isinstance(event, ResponseReceived | RequestFailed):
+                if event.exchange in self._cancelled:
+                    self._cancelled.discard(event.exchange)
+                    continue
                 post = self._posts.pop(event.exchange, None)
             if post is None:
-                if isinstance(event, RequestFailed) and event.exchange in self._cancelled:
-                    self._cancelled.discard(event.exchange)
-                else:
-                    self._emit(event)
+                self._emit(event)
             elif isinstance(event, ResponseReceived):
                 self._answered(post, event.response, now)
             elif isinstance(event, RequestFailed):
