@@ -1,0 +1,1 @@
+"""The laboratory: whole worlds in virtual time, and the counting that says what became of what devices said."""
