@@ -47,7 +47,12 @@ from vitalgate.gateway.handshake import HandshakeError, Hello, Schedule
 from vitalgate.gateway.identity import fingerprint_text, thumbprint, verify
 from vitalgate.oscore.context import SecurityContext
 from vitalgate.oscore.errors import SequenceError
+from vitalgate.oscore.replay import LARGEST_WINDOW
 from vitalgate.oscore.sequence import SequenceStore
+
+REPLAY_WINDOW: Final = LARGEST_WINDOW
+"""Requests that may overtake one whose first copies were lost. It is sent again, under its number, for up to 45 s
+(MAX_TRANSMIT_SPAN, RFC 7252 section 4.8.2); in that time a busy gateway makes more than the 32 of RFC 8613."""
 
 _CBOR: Final = bytes([handshake.CONTENT_FORMAT_CBOR])
 _RETRY_AFTER: Final = 5  # seconds, as Max-Age of 4.29 and 5.03 (RFC 8516, RFC 7252 section 5.9.3.4)
@@ -296,7 +301,7 @@ class EnrolmentService:
                 if change is not None:
                     # The numbers exist before the keys do: a crash leaves numbers without keys, never the reverse.
                     keys = change.context.keys
-                    context = SecurityContext(ticket.gateway, keys, self._sequences, fresh=True)
+                    context = SecurityContext(ticket.gateway, keys, self._sequences, fresh=True, window=REPLAY_WINDOW)
                     self._write(change)
         except (_Refused, StoreError):
             if context is not None:
@@ -429,7 +434,7 @@ class EnrolmentService:
 
     def _restore(self, record: ContextRecord) -> None:
         try:
-            context = SecurityContext(record.gateway, record.keys, self._sequences, fresh=False)
+            context = SecurityContext(record.gateway, record.keys, self._sequences, fresh=False, window=REPLAY_WINDOW)
         except SequenceError:
             self.counters.add("cloud_enrolment_contexts_unusable")
             self._store.delete_context(record.kid)
