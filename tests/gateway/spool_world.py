@@ -119,4 +119,5 @@ def notices(entries: list[Entry], kind: type[Notice]) -> list[Any]:
 
 def small(entries: int = 20, **more: int) -> SpoolBounds:
     """Bounds that a test reaches."""
-    return SpoolBounds(**{"max_entries": entries + 5, "reserve_entries": 5, **more})
+    reserve = entries // 3
+    return SpoolBounds(**{"max_entries": entries + reserve, "reserve_entries": reserve, **more})

@@ -231,18 +231,18 @@ def test_killed_before_the_commit_nothing_was_acknowledged_and_the_device_asks_a
 
 
 def test_a_full_spool_says_so_to_a_two_way_device(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, bounds=SpoolBounds(max_entries=10, reserve_entries=5))
+    rig = Rig(tmp_path, bounds=SpoolBounds(max_entries=7, reserve_entries=1))
     codes = []
     for number in range(8):
         rig.hears(hl7(f"A{number}"), "call")
         rig.wait(0.03)
         codes += [code for code, _ in rig.answers()]
-    assert codes == ["AA"] * 4 + ["AE"] * 4
-    assert len(of(rig.taken(), MONITOR)) == 4
+    assert codes == ["AA"] * 5 + ["AE"] * 3
+    assert len(of(rig.taken(), MONITOR)) == 5
     rig.wait(1.0)
-    rig.hears(hl7("A4"), "call")
+    rig.hears(hl7("A5"), "call")
     rig.wait(0.03)
-    assert rig.answers() == [("AA", "A4")]
+    assert rig.answers() == [("AA", "A5")]
 
 
 def test_a_disk_that_refuses_holds_acknowledgements_back_and_is_tried_again(rig: Rig) -> None:

@@ -264,6 +264,15 @@ def test_bytes_are_bounded_too(tmp_path: Path) -> None:
     assert values(left) == list(range(1001 - len(values(left)), 1001))
 
 
+@pytest.mark.parametrize("bounds", [SpoolBounds(max_bytes=65536), SpoolBounds(max_entries=100)])
+def test_the_smallest_bounds_that_may_be_configured_leave_room_for_frames(tmp_path: Path, bounds: SpoolBounds) -> None:
+    world = bounded(tmp_path, bounds)
+    for _ in range(60):
+        assert world.say(MONITOR, two_way=True).state is Appending.BUFFERED
+    world.spool.commit(0.0)
+    assert len(values(world.drain())) == 60
+
+
 def test_notices_have_room_of_their_own_when_full(tmp_path: Path) -> None:
     world = bounded(tmp_path, small(10))
     for _ in range(10):

@@ -99,10 +99,7 @@ class Spool:
         self._wall = wall
         self._randomness = randomness
         self._keep_ledger = ledger
-        self._most = (
-            self._bounds.max_bytes - self._bounds.reserve_bytes,
-            self._bounds.max_entries - self._bounds.reserve_entries,
-        )
+        self._most = self._bounds.for_frames()
         self._repeats_trimmed_at = self._bounds.repeats * 9 // 8  # some way beyond, so that it is seldom
         self._events: deque[SpoolEvent] = deque()
         self._devices = Devices(self._bounds.devices)

@@ -16,10 +16,11 @@ ROW_BYTES: Final = 64
 class SpoolBounds:
     """How large a spool and what it holds in memory may become.
 
-    ``max_bytes`` counts sealed entries and `ROW_BYTES` for each; the last ``reserve_bytes`` and ``reserve_entries``
-    of it are for notices alone. ``buffer_*`` bound what waits for its commit, ``repeats`` the message numbers that are
-    remembered of each two-way device, ``refused_*`` what the cloud would not take, ``gap_runs`` the numbered runs that
-    are told exactly for each device and cause before runs are merged.
+    ``max_bytes`` counts sealed entries and `ROW_BYTES` for each; the last ``reserve_bytes`` and ``reserve_entries`` of
+    it (a quarter at most) are for notices alone. ``buffer_*`` bound what waits for its commit, ``repeats`` the message
+    numbers that are remembered of each two-way device, ``refused_entries`` what the cloud would not take, ``gap_runs``
+    the numbered runs that are told exactly for each device and cause before runs are merged, ``in_flight`` the entries
+    given out at once.
     """
 
     max_bytes: int = 256 * 1024 * 1024
@@ -31,9 +32,15 @@ class SpoolBounds:
     devices: int = 1024
     repeats: int = 1024
     refused_entries: int = 1000
-    refused_bytes: int = 4 * 1024 * 1024
     gap_runs: int = 16
     in_flight: int = 8192
+
+    def for_frames(self) -> tuple[int, int]:
+        """(bytes, entries) that frames of devices may take."""
+        return (
+            self.max_bytes - min(self.reserve_bytes, self.max_bytes // 4),
+            self.max_entries - min(self.reserve_entries, self.max_entries // 4),
+        )
 
 
 class Appending(enum.Enum):
