@@ -33,7 +33,7 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-STALE_AFTER = 2.0
+STALE_AFTER = 1.6
 
 
 def missing(reason):

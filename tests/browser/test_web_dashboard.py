@@ -200,11 +200,11 @@ def test_unprotected_unsure_and_unspeakable_are_shown_for_what_they_are(hospital
 
 def test_nothing_runs_over_the_edge(hospital, open_page, artifacts):
     now = time.monotonic()
-    for number in range(12):
+    for number in range(8):
         hospital.ward.add(("ivy450c", "nonin")[number % 2], f"urn:dev:ops:32473-{number}", label=f"Bed {number + 1}", start=now - 5)  # fmt: skip  # noqa: E501
     for width, height in ((1280, 800), (390, 844)):
         page = open_page(width=width, height=height)
-        until(page, lambda: page.locator(".tile canvas").count() >= 12)  # noqa: B023 - called at once
+        until(page, lambda: page.locator(".tile canvas").count() >= 8)  # noqa: B023 - called at once
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         over = page.evaluate(
             """() => [...document.querySelectorAll('.slot[data-lead]:not([data-void])')].flatMap(slot => {

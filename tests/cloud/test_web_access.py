@@ -95,6 +95,18 @@ def test_every_answer_carries_the_headers(site):
         assert "server" not in headers
 
 
+def test_a_fault_of_ours_says_nothing_and_carries_the_headers(make_site):
+    def broken():
+        raise RuntimeError("s3cret detail")
+
+    site = make_site(checks=broken)
+    answer = site.visitor().get("/ready")
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "Something went wrong here. It has been logged."}
+    assert answer.headers["content-security-policy"]
+    assert site.counters["cloud_web_requests{5xx}"] == 1
+
+
 def test_pages_hold_no_script_no_style_and_nothing_from_elsewhere(site):
     visitor = site.signed_in("root", Role.ADMINISTRATOR)
     for way in WAYS:
@@ -144,6 +156,7 @@ def test_bodies_heads_and_addresses_are_bounded(site):
     token = visitor.csrf("/sign-in")
     long = visitor.post("/sign-in", data={"csrf": token, "name": "x" * 20_000, "password": "y"})
     assert long.status_code == 413
+    assert long.headers["content-security-policy"]
     assert site.visitor().get("/sign-in?next=/" + "x" * 5000).status_code == 414
     assert b" 400 " in raw(site, b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 40_000)[:20]  # a head without end
     chunked = (

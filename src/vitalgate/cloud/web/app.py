@@ -4,16 +4,15 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
+from starlette.types import ASGIApp, Scope
 
 from vitalgate.cloud.roles import Permission
 from vitalgate.cloud.store.errors import StoreError, StoreUnavailable
@@ -106,6 +105,19 @@ async def _fault(request: Request, error: Exception) -> Response:
     return _refusal(request, 500, "Something went wrong here. It has been logged.")
 
 
+class _Pages(Starlette):
+    """Starlette with the guard outside everything: answers to faults and to bodies too large pass it as well."""
+
+    def __init__(self, web: Web, **how: Any) -> None:
+        super().__init__(**how)
+        self.state.web = web
+
+    def build_middleware_stack(self) -> ASGIApp:
+        web: Web = self.state.web
+        inner = super().build_middleware_stack()
+        return Guard(inner, hosts=web.hosts, secure=web.settings.secure, counters=web.counters)
+
+
 def create_app(services: Services, settings: WebSettings | None = None) -> Starlette:
     """The pages over ``services``; each application has its own event hub, started with the server.
 
@@ -135,15 +147,12 @@ def create_app(services: Services, settings: WebSettings | None = None) -> Starl
                 await ticking
 
     routes = [Route(way.path, web.endpoint(way), methods=[way.method]) for way in WAYS]
-    app = Starlette(
+    app = _Pages(
+        web,
         routes=[*routes, Mount("/static", _Static(directory=STATIC))],
-        middleware=[
-            Middleware(Guard, hosts=web.hosts, secure=settings.secure, counters=web.counters),
-        ],
         exception_handlers={HTTPException: _http_fault, StoreError: _store_fault, Exception: _fault},
         lifespan=lifespan,
         max_body_size=settings.max_body,
     )
     app.router.redirect_slashes = False
-    app.state.web = web
     return app

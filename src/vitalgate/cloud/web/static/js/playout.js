@@ -10,7 +10,8 @@ const BREAK_SECONDS = 0.15; // the blank drawn where the trace jumped
 /** A queue of samples of one waveform. `null` in it is a stretch without signal. Times are seconds. */
 export class Playout {
   #queue = [];
-  #first = 0; // board index of queue[0]
+  #first = 0; // number of queue[0], counted from the first sample taken in
+  #told = 0; // number of the first sample that news() has not given out
   #head = 0; // samples already given out, with a fraction
   #end = null; // board index after the newest sample
   #arrived = null;
@@ -42,7 +43,6 @@ export class Playout {
     if (this.#end !== null && index + samples.length < this.#end) this.#restart();
     if (this.#end === null) {
       this.#queue = samples.slice();
-      this.#first = index;
       this.#head = Math.max(0, samples.length - this.delay * this.rate);
       this.#end = index + samples.length;
       this.#arrived = now;
@@ -57,7 +57,7 @@ export class Playout {
     }
     if (samples.length === 0) return;
     for (const sample of samples) this.#queue.push(sample);
-    this.#end = index + (index < this.#end ? this.#end - index : 0) + samples.length;
+    this.#end = Math.max(this.#end, index) + samples.length;
     const lump = Math.min(MOST_DELAY, now - this.#arrived);
     this.#burst = lump > this.#burst ? lump : this.#burst + (lump - this.#burst) * 0.03;
     this.#arrived = now;
@@ -69,9 +69,11 @@ export class Playout {
     return this.#queue.slice(Math.max(0, to - Math.round(seconds * this.rate)), to);
   }
 
-  /** Everything in the buffer, drawn and yet to be drawn: what a scale is best chosen from. */
-  get known() {
-    return this.#queue;
+  /** What arrived since the last call, before it is due: a scale chosen from it never clips what is drawn later. */
+  news() {
+    const fresh = this.#queue.slice(Math.max(0, this.#told - this.#first));
+    this.#told = this.#first + this.#queue.length;
+    return fresh;
   }
 
   /** The samples due after `elapsed` seconds more, oldest first; empty when the buffer has run dry. */
@@ -112,6 +114,7 @@ export class Playout {
   }
 
   #restart() {
+    this.#first += this.#queue.length;
     this.#queue = [];
     this.#head = 0;
     this.#end = null;

@@ -4,6 +4,7 @@ import { unit } from "./words.js";
 
 const PIXELS_PER_MM = 96 / 25.4; // CSS pixels
 const ERASE = 14; // width of the erase bar, CSS pixels
+const OUTWARDS = 0.15; // how much further than seen a scale opens when the signal leaves it
 const EDGE = 0.12; // share of the height kept free above and below
 const CAPTION = 14; // CSS pixels over the trace that its name takes
 const TALLEST = 240; // CSS pixels that a trace takes at most, however tall its strip
@@ -33,38 +34,32 @@ class Scale {
   see(value) {
     if (value === null) return;
     this.count += 1;
-    if (this.low === null) {
-      this.#aim([value]);
-    }
     if (this.count % this.stride === 0) {
       this.#recent.push(value);
       if (this.#recent.length > this.span / this.stride) this.#recent.shift();
     }
     this.#since += 1;
-    const outside = value < this.low || value > this.high;
-    if (outside || this.#since > this.span) {
-      this.#since = 0;
-      this.#aim(outside ? [...this.#recent, value] : this.#recent);
+    if (this.low === null || value < this.low || value > this.high) {
+      this.#aim([...this.#recent, value], OUTWARDS);
+    } else if (this.#since > this.span) {
+      this.#aim(this.#recent, 0);
     }
   }
 
-  #aim(values) {
-    let low = Infinity;
-    let high = -Infinity;
-    for (const value of values) {
-      if (value < low) low = value;
-      if (value > high) high = value;
-    }
-    if (low === Infinity) return;
+  #aim(values, ahead) {
+    this.#since = 0;
+    if (values.length === 0) return;
+    let low = values.reduce((least, value) => Math.min(least, value));
+    let high = values.reduce((most, value) => Math.max(most, value));
     if (this.stepped) {
       low = Math.floor((low - 5) / 20) * 20;
       high = Math.max(low + 60, Math.ceil((high + 5) / 20) * 20);
+    } else {
+      const span = Math.max(this.least, high - low) * (1.1 + ahead);
+      [low, high] = [(low + high - span) / 2, (low + high + span) / 2];
     }
-    const span = Math.max(this.least, high - low) * (this.stepped ? 1 : 1.12);
-    const middle = (low + high) / 2;
-    const wanted = [middle - span / 2, middle + span / 2];
-    const holds = this.low !== null && low >= this.low && high <= this.high && span > (this.high - this.low) * 0.6;
-    if (!holds) [this.low, this.high] = wanted;
+    const fits = this.low !== null && low >= this.low && high <= this.high && high - low > (this.high - this.low) * 0.6;
+    if (!fits) [this.low, this.high] = [low, high];
   }
 }
 
@@ -117,6 +112,7 @@ export class Sweep {
       this.wave.playout.take(elapsed);
       return;
     }
+    for (const value of this.wave.playout.news()) this.scale.see(value);
     if (this.#fresh) this.#begin();
     const samples = this.wave.playout.take(elapsed);
     if (samples.length > 0) this.#draw(samples);
@@ -129,7 +125,6 @@ export class Sweep {
     this.#x = 0;
     const seconds = ((this.#width - ERASE) / (this.pixelsPerSample * this.wave.rate)) * 0.98;
     const before = this.wave.playout.history(seconds);
-    for (const value of this.wave.playout.known) this.scale.see(value);
     this.#draw(before);
   }
 
@@ -156,7 +151,6 @@ export class Sweep {
     context.beginPath();
     if (this.#pen) context.moveTo(this.#pen[0], this.#pen[1]);
     for (const value of samples) {
-      this.scale.see(value);
       this.#x += step;
       if (this.#x >= this.#width) {
         this.#x -= this.#width;
