@@ -20,12 +20,12 @@ from vitalgate.cloud.audit import Action, Audit
 from vitalgate.cloud.store import epochs as epoch_rows
 from vitalgate.cloud.store import record
 from vitalgate.cloud.store.database import Database
-from vitalgate.cloud.store.dialect import compile_insert
+from vitalgate.cloud.store.dialect import compile_counting, compile_insert, compile_update
 from vitalgate.cloud.store.epochs import EpochState
 from vitalgate.cloud.store.gateways import GatewayRow, ensure_gateway, entry_context, find_device, make_device
 from vitalgate.cloud.store.latency import Latencies
 from vitalgate.cloud.store.notices import write_gap, write_quarantine
-from vitalgate.cloud.store.schema import devices, entries, gateways, latency
+from vitalgate.cloud.store.schema import devices, entries, epochs, gateways, latency
 from vitalgate.gateway.entry import Entry
 from vitalgate.gateway.notice import DeviceGap, EpochOpened, Gap, Quarantined
 from vitalgate.vitals.observation import FRAME_HASH_BYTES, Samples
@@ -98,6 +98,8 @@ class Committer:
         self._database = database
         self._audit = audit
         self._insert = compile_insert(database.engine, entries, _COLUMNS)
+        self._save_epochs = compile_update(database.engine, epochs, epoch_rows.SAVED)
+        self._count_latencies = compile_counting(database.engine, latency, "bucket")
         self._gateways: dict[str, GatewayRow] = {}
         self._devices: dict[str, _Device] = {}
         self._epochs: dict[int, EpochState] = {}
@@ -129,9 +131,9 @@ class Committer:
                 outcomes = [self._take(connection, delivery, received_at, rows, touched) for delivery in batch]
                 if rows:
                     connection.exec_driver_sql(self._insert, rows)
-                for state in touched.values():
-                    if state.settle():
-                        epoch_rows.save(connection, state)
+                changed = [epoch_rows.saved(state) for state in touched.values() if state.settle()]
+                if changed:
+                    connection.exec_driver_sql(self._save_epochs, changed)
                 written = self._write_latencies(connection, received_at)
             done = True
         finally:
@@ -327,18 +329,9 @@ class Committer:
         since = self._pending_since
         if since is None or (not at_once and 0 <= now - since < _LATENCY_EVERY):
             return False
-        for bucket, count, maximum in self._pending.rows():
-            known = connection.execute(
-                sa.select(latency.c.count, latency.c.maximum).where(latency.c.bucket == bucket)
-            ).one_or_none()
-            if known is None:
-                connection.execute(sa.insert(latency).values(bucket=bucket, count=count, maximum=maximum))
-            else:
-                connection.execute(
-                    sa.update(latency)
-                    .where(latency.c.bucket == bucket)
-                    .values(count=known[0] + count, maximum=max(known[1], maximum))
-                )
+        rows = self._pending.rows()
+        if rows:
+            connection.exec_driver_sql(self._count_latencies, rows)
         return True
 
     def flush(self) -> None:

@@ -18,6 +18,7 @@ from vitalgate.cloud.store.schema import meta
 from vitalgate.engine import Randomness, Wall
 
 _GENERATION: Final = "generation"
+_READ_GENERATION: Final = f"SELECT value FROM {meta.name} WHERE name = '{_GENERATION}'"  # noqa: S608 - constants
 
 
 @contextlib.contextmanager
@@ -100,7 +101,7 @@ class Database:
 
     def generation(self, connection: sa.Connection) -> int:
         """The number of such changes so far."""
-        value = connection.execute(sa.select(meta.c.value).where(meta.c.name == _GENERATION)).scalar()
+        value = connection.exec_driver_sql(_READ_GENERATION).scalar()  # asked at every commit: text, compiled once
         if value is None:
             raise StoreError("the store's generation mark is missing: restore the store from a backup")
         return int.from_bytes(bytes(value), "big")

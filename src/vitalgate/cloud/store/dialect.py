@@ -102,11 +102,36 @@ def unavailable(error: sa.exc.DBAPIError) -> StoreUnavailable | None:
     return None
 
 
+# Statements of the hot path, as text for `Connection.exec_driver_sql`: building and compiling expressions anew would
+# cost more than the database does.
+
+
+def _mark(engine: sa.Engine) -> str:
+    return {"qmark": "?", "format": "%s"}[engine.dialect.paramstyle]
+
+
 def compile_insert(engine: sa.Engine, table: sa.Table, columns: tuple[str, ...]) -> str:
-    """INSERT of plain tuples in the order of ``columns``, for `Connection.exec_driver_sql` with a list of tuples."""
-    mark = {"qmark": "?", "format": "%s"}[engine.dialect.paramstyle]
+    """INSERT of plain tuples in the order of ``columns``."""
     names = ", ".join(columns)
-    return f"INSERT INTO {table.name} ({names}) VALUES ({', '.join([mark] * len(columns))})"  # noqa: S608 - constants
+    marks = ", ".join([_mark(engine)] * len(columns))
+    return f"INSERT INTO {table.name} ({names}) VALUES ({marks})"  # noqa: S608 - constants
+
+
+def compile_update(engine: sa.Engine, table: sa.Table, columns: tuple[str, ...]) -> str:
+    """UPDATE of one row from a tuple of ``columns`` and then its ``id``."""
+    mark = _mark(engine)
+    values = ", ".join(f"{name} = {mark}" for name in columns)
+    return f"UPDATE {table.name} SET {values} WHERE id = {mark}"  # noqa: S608 - constants
+
+
+def compile_counting(engine: sa.Engine, table: sa.Table, key: str) -> str:
+    """INSERT of (``key``, count, maximum), or where the key is there: add to its count and raise its maximum."""
+    mark, name = _mark(engine), table.name
+    return (
+        f"INSERT INTO {name} ({key}, count, maximum) VALUES ({mark}, {mark}, {mark})"  # noqa: S608 - constants
+        f" ON CONFLICT ({key}) DO UPDATE SET count = {name}.count + excluded.count, maximum = CASE"
+        f" WHEN excluded.maximum > {name}.maximum THEN excluded.maximum ELSE {name}.maximum END"
+    )
 
 
 def protect_audit(connection: sa.Connection) -> None:

@@ -108,16 +108,16 @@ def make(connection: sa.Connection, epoch: int, gateway_id: int, now: float) -> 
     return load(connection, row)
 
 
-def save(connection: sa.Connection, state: EpochState) -> None:
-    """Write what changed."""
-    connection.execute(
-        sa.update(epochs)
-        .where(epochs.c.id == state.id)
-        .values(
-            contiguous=state.contiguous,
-            highest=max(state.stored.highest, state.declared.highest),
-            previous_epoch=None if state.previous_epoch is None else signed(state.previous_epoch),
-            previous_last=state.previous_last,
-            closed_at_last=state.closed_at_last,
-        )
+SAVED: Final = ("contiguous", "highest", "previous_epoch", "previous_last", "closed_at_last")
+
+
+def saved(state: EpochState) -> tuple[int | None, ...]:
+    """What is written of a state that changed: the columns `SAVED`, then its ``id``."""
+    return (
+        state.contiguous,
+        max(state.stored.highest, state.declared.highest),
+        None if state.previous_epoch is None else signed(state.previous_epoch),
+        state.previous_last,
+        state.closed_at_last,
+        state.id,
     )
