@@ -1,0 +1,344 @@
+"""CoAP for asyncio programs: `CoapClient` and `CoapServer`, thin over `coap.Endpoint` and the UDP driver.
+
+>>> import asyncio
+>>> async def main() -> bytes:
+...     site = Site()
+...     site.add("hello", lambda request, path, identity, now: Message(Code.CONTENT, (), b"hi"), methods=[Code.GET])
+...     async with CoapServer(site) as server, CoapClient() as client:
+...         host, port = server.bind("127.0.0.1", 0)
+...         response = await client.get(f"coap://{host}:{port}/hello")
+...         return response.payload
+>>> asyncio.run(main())
+b'hi'
+"""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable, Iterable
+from types import TracebackType
+from typing import Any, Self, TypedDict, Unpack
+
+from vitalgate.coap.endpoint import Endpoint, MessageEndpoint
+from vitalgate.coap.events import Failure, RequestFailed, RequestReceived, ResponseReceived
+from vitalgate.coap.message import Code, Message
+from vitalgate.coap.options import build_options
+from vitalgate.coap.parameters import Limits, Parameters
+from vitalgate.coap.site import METHODS, Handler, ResponseError, Route, Site
+from vitalgate.coap.uri import UriError, parse_uri
+from vitalgate.counters import Counters
+from vitalgate.engine import Path
+from vitalgate.net.udp import AddressError, SocketAddress, UdpDriver, bind, client_socket, resolve
+
+AsyncHandler = Callable[[Message], Awaitable[Message]]
+"""``await handler(request)`` gives the response; it may raise `ResponseError`."""
+
+MAX_KNOWN_PEERS = 1024
+"""Peers whose socket a client keeps in mind; with more of them the table is emptied and filled anew."""
+
+WORDS: dict[Failure, str] = {
+    Failure.TIMEOUT: "no answer",
+    Failure.RESET: "the peer refused the message (Reset)",
+    Failure.CANCELLED: "cancelled",
+    Failure.REJECTED: "the response has a critical option that is not understood",
+    Failure.LIMIT: "a limit of this client is reached",
+    Failure.PROTECTION: "the security layer refused the request or the response",
+}
+"""What a `Failure` is to people."""
+
+
+class RequestError(Exception):
+    """A request that got no response; ``reason`` says why. An error code (4.xx, 5.xx) is a response like any other."""
+
+    def __init__(self, reason: Failure, uri: str) -> None:
+        super().__init__(f"{uri}: {WORDS[reason]}")
+        self.reason = reason
+
+
+class How(TypedDict, total=False):
+    """What a request may have besides method, URI and payload."""
+
+    content_format: int
+    """Content-Format of the payload."""
+    accept: int
+    """Content-Format wanted."""
+    options: Iterable[tuple[int, bytes]]
+    """Any other options as (number, value)."""
+    confirmable: bool
+    """False: a Non-confirmable message, sent once."""
+
+
+class CoapClient:
+    """A CoAP client: an asynchronous context manager. One socket for each local address that it speaks from.
+
+    Requests to one server wait for each other as NSTART says (RFC 7252 section 4.7). Cancelling the awaiting task, for
+    example by ``asyncio.timeout``, cancels the request.
+    """
+
+    def __init__(
+        self,
+        *,
+        parameters: Parameters = Parameters(),  # noqa: B008  # frozen
+        limits: Limits = Limits(),  # noqa: B008  # frozen
+        counters: Counters | None = None,
+    ) -> None:
+        self.counters = Counters() if counters is None else counters
+        self._parameters = parameters
+        self._limits = limits
+        self._sockets: dict[str, _Requests] = {}
+        self._by_peer: dict[Path, _Requests] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the sockets; requests under way fail with `Failure.CANCELLED`."""
+        for requests in self._sockets.values():
+            requests.close()
+        self._sockets.clear()
+        self._by_peer.clear()
+
+    async def request(self, code: int, uri: str, payload: bytes = b"", **how: Unpack[How]) -> Message:
+        """Send a request with method ``code`` to ``uri`` ('coap://host/path?query') and return the response.
+
+        Raises `RequestError` where there is none, `UriError` for a URI that cannot be asked, `AddressError` for a host
+        that is not found.
+        """
+        target = parse_uri(uri)
+        if target.scheme != "coap":
+            raise UriError(f"{uri!r}: this client speaks coap, not {target.scheme}")
+        pairs = [*target.options, *how.get("options", ())]
+        options = build_options(content_format=how.get("content_format"), accept=how.get("accept"), more=pairs)
+        path = await _resolve(target.host, target.port)
+        request = Message(code, options, payload)
+        return await self._requests(path).send(request, path, uri, confirmable=how.get("confirmable", True))
+
+    async def get(self, uri: str, **how: Unpack[How]) -> Message:
+        """GET (RFC 7252 section 5.8.1)."""
+        return await self.request(Code.GET, uri, **how)
+
+    async def post(self, uri: str, payload: bytes = b"", **how: Unpack[How]) -> Message:
+        """POST (RFC 7252 section 5.8.2)."""
+        return await self.request(Code.POST, uri, payload, **how)
+
+    async def put(self, uri: str, payload: bytes = b"", **how: Unpack[How]) -> Message:
+        """PUT (RFC 7252 section 5.8.3)."""
+        return await self.request(Code.PUT, uri, payload, **how)
+
+    async def delete(self, uri: str, **how: Unpack[How]) -> Message:
+        """DELETE (RFC 7252 section 5.8.4)."""
+        return await self.request(Code.DELETE, uri, **how)
+
+    async def fetch(self, uri: str, payload: bytes = b"", **how: Unpack[How]) -> Message:
+        """FETCH: a GET whose question is in the payload (RFC 8132 section 2)."""
+        return await self.request(Code.FETCH, uri, payload, **how)
+
+    async def patch(self, uri: str, payload: bytes = b"", **how: Unpack[How]) -> Message:
+        """PATCH: change a part (RFC 8132 section 3)."""
+        return await self.request(Code.PATCH, uri, payload, **how)
+
+    async def ipatch(self, uri: str, payload: bytes = b"", **how: Unpack[How]) -> Message:
+        """iPATCH: change a part, and doing it twice does no harm (RFC 8132 section 3)."""
+        return await self.request(Code.IPATCH, uri, payload, **how)
+
+    def _requests(self, path: SocketAddress) -> "_Requests":
+        found = self._by_peer.get(path)
+        if found is None:
+            sock = client_socket(path)
+            host = sock.getsockname()[0]
+            found = self._sockets.get(host)
+            if found is None:
+                endpoint = Endpoint(parameters=self._parameters, limits=self._limits, counters=self.counters)
+                found = self._sockets[host] = _Requests(endpoint, sock, self.counters)
+            else:
+                sock.close()
+            if len(self._by_peer) >= MAX_KNOWN_PEERS:
+                self._by_peer.clear()
+            self._by_peer[path] = found
+        return found
+
+
+class _Requests:
+    """Requests under way from one socket: exchange number to the future that waits for it, and the URI."""
+
+    def __init__(self, endpoint: MessageEndpoint, sock: socket.socket, counters: Counters) -> None:
+        self._endpoint = endpoint
+        self._clock = asyncio.get_running_loop().time
+        self._waiting: dict[int, tuple[asyncio.Future[Message], str]] = {}
+        self._driver = UdpDriver(endpoint, sock, on_turn=self._take_events, counters=counters, clock=self._clock)
+
+    async def send(self, request: Message, path: Path, uri: str, *, confirmable: bool) -> Message:
+        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        exchange = self._endpoint.request(request, path, self._clock(), confirmable=confirmable)
+        self._waiting[exchange] = future, uri
+        self._driver.turn()
+        try:
+            return await future
+        finally:
+            if self._waiting.pop(exchange, None) is not None:  # the caller was cancelled
+                self._endpoint.cancel(exchange, self._clock())
+                self._driver.turn()
+
+    def close(self) -> None:
+        self._driver.close()
+        for future, uri in self._waiting.values():
+            if not future.done():
+                future.set_exception(RequestError(Failure.CANCELLED, uri))
+        self._waiting.clear()
+
+    def _take_events(self, _now: float) -> None:
+        while (event := self._endpoint.next_event()) is not None:
+            if not isinstance(event, ResponseReceived | RequestFailed):
+                continue
+            future, uri = self._waiting.pop(event.exchange, (None, ""))
+            if future is None or future.done():
+                continue
+            if isinstance(event, ResponseReceived):
+                future.set_result(event.response)
+            else:
+                future.set_exception(RequestError(event.reason, uri))
+
+
+def is_loopback(path: Path) -> bool:
+    """True where a datagram to ``path`` stays on this machine, so that nobody else can be flooded by it."""
+    host = path[0] if isinstance(path, tuple) else ""
+    return host.startswith("127.") or host in ("::1", "::ffff:127.0.0.1")
+
+
+class CoapServer:
+    """Serves a `Site` on any number of sockets: an asynchronous context manager, closed on the way out.
+
+    A plain function given to ``site.add`` answers inside the receiving callback, which is the fast way; a coroutine
+    given to `add` may wait. Addresses that have not shown that they receive what is sent to them get small answers
+    only (RFC 9175 section 2.4) while ``verify_addresses`` holds, except those that ``trusted`` says yes to.
+    """
+
+    def __init__(
+        self,
+        site: Site | None = None,
+        *,
+        parameters: Parameters = Parameters(),  # noqa: B008  # frozen
+        limits: Limits = Limits(),  # noqa: B008  # frozen
+        counters: Counters | None = None,
+        verify_addresses: bool = True,
+        trusted: Callable[[Path], bool] | None = is_loopback,
+    ) -> None:
+        self.site = Site() if site is None else site
+        self.counters = Counters() if counters is None else counters
+        self._parameters = parameters
+        self._limits = limits
+        self._verify = verify_addresses
+        self._trusted = trusted
+        self._drivers: list[UdpDriver] = []
+        self._coroutines: dict[Handler, AsyncHandler] = {}
+        self._tasks: set[asyncio.Task[Message]] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def add(self, path: str, handler: AsyncHandler, *, methods: Iterable[int] = METHODS, **more: Any) -> None:
+        """Serve ``methods`` of ``path`` with a coroutine; ``more`` is what `Site.add` takes besides.
+
+        The request is acknowledged by itself where the coroutine takes longer than ``piggyback_window``; an exception
+        other than `ResponseError` is reported to the event loop and answered 5.00.
+        """
+
+        def later(_request: Message, _path: Path, _identity: str, _now: float) -> None:
+            return None
+
+        self.site.add(path, later, methods=methods, **more)
+        self._coroutines[later] = handler
+
+    def bind(self, host: str, port: int = 5683) -> tuple[str, int]:
+        """Serve ``host``:``port`` (0: a free port) from now on and return the address. Raises `AddressError`."""
+        endpoint = Endpoint(
+            parameters=self._parameters, limits=self._limits, site=self.site, counters=self.counters,
+            verify_addresses=self._verify, trusted=self._trusted,
+        )  # fmt: skip
+        clock = asyncio.get_running_loop().time
+        sock = bind(host, port)
+
+        def take_events(now: float) -> None:
+            while (event := endpoint.next_event()) is not None:
+                if isinstance(event, RequestReceived):
+                    self._start(endpoint, event, now, turn)
+
+        def turn() -> None:
+            driver.turn()
+
+        driver = UdpDriver(endpoint, sock, on_turn=take_events, counters=self.counters, clock=clock)
+        self._drivers.append(driver)
+        return driver.address
+
+    async def serve(self, host: str, port: int = 5683) -> None:
+        """Serve ``host``:``port`` until cancelled. Raises `AddressError`."""
+        self.bind(host, port)
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the sockets; coroutines that are answering are cancelled."""
+        for driver in self._drivers:
+            driver.close()
+        self._drivers.clear()
+        for task in self._tasks:
+            task.cancel()
+
+    def _start(self, endpoint: MessageEndpoint, event: RequestReceived, now: float, turn: Callable[[], None]) -> None:
+        route = self.site.find(event.request.code, event.request.options)
+        handler = self._coroutines.get(route.handler) if isinstance(route, Route) else None
+        if handler is None:  # a plain handler that returned None
+            endpoint.respond(event.exchange, Message(Code.INTERNAL_SERVER_ERROR), now)
+            return
+        loop = asyncio.get_running_loop()
+
+        def answered(task: asyncio.Task[Message]) -> None:
+            self._tasks.discard(task)
+            if task.cancelled():
+                return
+            error = task.exception()
+            if error is None:
+                response = task.result()
+            elif isinstance(error, ResponseError):
+                response = error.response()
+            else:
+                loop.call_exception_handler({"message": "a CoAP handler failed", "exception": error, "task": task})
+                response = Message(Code.INTERNAL_SERVER_ERROR)
+            endpoint.respond(event.exchange, response, loop.time())
+            turn()
+
+        # Bounded by `Limits.deferred`: beyond it the engine answers 5.03 and there is no event.
+        task = loop.create_task(_await(handler(event.request)))
+        self._tasks.add(task)
+        task.add_done_callback(answered)
+
+
+async def _await(awaitable: Awaitable[Message]) -> Message:
+    return await awaitable
+
+
+async def _resolve(host: str, port: int) -> SocketAddress:
+    # As the kernel will name the peer: an IPv6 address has more than one spelling.
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError:
+        pass
+    else:
+        return (host, port) if version == 4 else resolve(host, port)[1]
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError) as error:
+        raise AddressError(f"{host!r} port {port}: {error}") from error
+    return found[0][4]  # type: ignore[return-value]  # the stubs also name Bluetooth's forms
