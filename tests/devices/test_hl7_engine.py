@@ -67,6 +67,7 @@ def test_outcomes_in_the_original_mode(outcome, code):
         ("AL", "ER", ["CA"], ["CE", "AE"]),
         ("AL", "", ["CA"], ["CE"]),
         ("", "AL", ["AA"], ["AE"]),
+        ("NE", "ALWAYS", ["AA"], ["AE"]),
     ],
 )
 def test_the_enhanced_mode_answers_as_it_is_asked(accept, respond, good, bad):

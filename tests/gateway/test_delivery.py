@@ -420,7 +420,10 @@ def test_a_frame_is_split_by_class_and_keeps_its_order():
 @settings(max_examples=40)
 @given(st.lists(observations(), max_size=30), st.integers(0, 3000), st.integers(0, 3000))
 def test_every_part_fits_and_nothing_is_lost(given_observations, narrow, wide):
-    plain = [replace(one, epoch=0, sequence=0, frame_hash=HASH) for one in given_observations]
+    plain = [
+        replace(one, epoch=0, sequence=0, frame_hash=HASH, gateway_time=min(one.gateway_time, AT))
+        for one in given_observations
+    ]
     waves = [wave(narrow, wide=False), wave(wide, device_time=AT - 5, clock_offset=-5.0)]
     parts = split(plain + waves)
     for lane, part in parts:

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import cbor2
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vitalgate.vitals.senml import Record, SenmlError, dumps_cbor, dumps_json, loads_cbor, loads_json, resolve
@@ -171,6 +171,7 @@ def test_unknown_labels_are_kept_and_must_understand_labels_refused():
     [
         "", "{}", "[]", "[1]", "[[]]", "nonsense", '[{"n":1,"v":1}]', '[{"n":"a","v":"1"}]', '[{"n":"a","v":true}]',
         '[{"n":"a","v":null}]', '[{"n":"a","v":NaN}]', '[{"n":"a","v":Infinity}]', '[{"n":"a","v":1e999}]',
+        '[{"n":"a","v":1.8e308}]', '[{"n":"a","v":1e-401}]',
         '[{"n":"a","v":1,"vs":"x"}]', '[{"n":"a","v":1,"vb":false}]', '[{"n":"a","vb":1}]', '[{"n":"a","vd":"a+b/"}]',
         '[{"n":"a","vd":"aGkgCg=="}]', '[{"n":"a","vd":"aGkgCh"}]', '[{"n":"a","vd":"\\u00e9"}]', '[{"n":"a","vd":5}]',
         '[{"n":"a","v":1,"bver":11}]', '[{"n":"a","v":1,"bver":0}]', '[{"n":"a","v":1,"bver":1.0}]',
@@ -256,6 +257,7 @@ packs = st.lists(records, min_size=1, max_size=5)
 
 
 @given(packs)
+@example([Record(n="least", v=5e-324), Record(n="most", v=1.7976931348623157e308), Record(n="zero", v=-0.0)])
 def test_what_is_written_is_read_again(pack):
     assert loads_cbor(dumps_cbor(pack)) == pack
     again = loads_json(dumps_json(pack))

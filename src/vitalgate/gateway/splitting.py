@@ -28,8 +28,8 @@ _SMALLEST_SEGMENT: Final = 64
 def split(observations: Iterable[Observation], limit: int = MAX_ENTRY_BYTES) -> list[Part]:
     """The parts of a frame, the most urgent class first, each packing to at most ``limit`` bytes.
 
-    ``observations`` are one frame's and bear its hash. The order within a class is kept. One observation whose texts
-    alone are larger makes a part of its own.
+    ``observations`` are one frame's: they bear its hash, and the latest of them its time. The order within a class is
+    kept. One observation whose texts alone are larger makes a part of its own.
     """
     lanes: dict[TrafficClass, list[Observation]] = {}
     for observation in observations:
@@ -38,9 +38,10 @@ def split(observations: Iterable[Observation], limit: int = MAX_ENTRY_BYTES) -> 
             lane.extend(segments(observation, limit))
         else:
             lane.append(observation)
+    heard_at = max((one.gateway_time for lane in lanes.values() for one in lane), default=0.0)
     parts: list[Part] = []
     for name in sorted(lanes):
-        parts.extend((name, part) for part in _fill(lanes[name], limit))
+        parts.extend((name, part) for part in _fill(lanes[name], heard_at, limit))
     return parts
 
 
@@ -54,8 +55,9 @@ def segments(observation: Observation, limit: int = MAX_ENTRY_BYTES) -> list[Obs
     if not isinstance(samples, Samples):
         raise TypeError("only a waveform has segments")
     width = 1 if samples.format is SampleFormat.U8 else 2
+    bare_one = replace(observation, value=replace(samples, data=b""))
     try:
-        bare = len(pack_entry(_entry([replace(observation, value=replace(samples, data=b""))])))
+        bare = len(pack_entry(_entry([bare_one], observation.gateway_time)))
     except DeliveryError:
         return [observation]  # it cannot be packed at all: the spool will say so
     room = limit - bare - _LENGTH_HEAD
@@ -85,26 +87,24 @@ def _earlier(time: float, seconds: float) -> float:
     return time - seconds if seconds < MAX_TIME else time
 
 
-def _fill(observations: list[Observation], limit: int) -> list[tuple[Observation, ...]]:
+def _fill(observations: list[Observation], heard_at: float, limit: int) -> list[tuple[Observation, ...]]:
     """In halves until each fits: by a bound that costs little, and where that says no by the true size."""
     if len(observations) == 1 or _header(observations[0]) + _together(observations) <= limit:
         return [tuple(observations)]
     try:
-        fits = len(pack_entry(_entry(observations))) <= limit
+        fits = len(pack_entry(_entry(observations, heard_at))) <= limit
     except DeliveryError:
         fits = False  # too large by far, or one of them cannot be packed: then it shall be alone
     if fits:
         return [tuple(observations)]
     half = len(observations) // 2
-    return _fill(observations[:half], limit) + _fill(observations[half:], limit)
+    return _fill(observations[:half], heard_at, limit) + _fill(observations[half:], heard_at, limit)
 
 
-def _entry(observations: list[Observation]) -> Entry:
-    """The entry of these observations, in the form that takes most bytes."""
+def _entry(observations: list[Observation], heard_at: float) -> Entry:
+    """The entry of these observations, with the epoch and sequence that take most bytes."""
     first = observations[0]
-    entry = Entry(
-        _MOST, _MOST >> 1, TrafficClass.BULK, first.device, first.frame_hash, first.gateway_time, tuple(observations)
-    )
+    entry = Entry(_MOST, _MOST >> 1, TrafficClass.BULK, first.device, first.frame_hash, heard_at, tuple(observations))
     return entry if first.device else replace(entry, device=_LONGEST_DEVICE)
 
 

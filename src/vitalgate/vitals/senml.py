@@ -31,7 +31,6 @@ ABSOLUTE_FROM: Final = 1 << 28
 """Times from here on are seconds since 1970; smaller ones are relative to now (section 4.5.3)."""
 MAX_BYTES: Final = 1 << 20
 MAX_RECORDS: Final = 65536
-MAX_EXPONENT: Final = 308
 MAX_DIGITS: Final = 64
 
 Number: TypeAlias = int | float | Decimal
@@ -41,6 +40,8 @@ _NONE: Final[Mapping[str, Simple]] = MappingProxyType({})
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9:./_-]*")
 _LABEL: Final = re.compile(r"[A-Za-z0-9][-_:.A-Za-z0-9]*")
 _MAX_DEPTH: Final = 6
+_LEAST: Final = -400
+"""Power of ten below which nothing is a double: the least is about 5e-324."""
 _EXACT: Final = Context(prec=MAX_DIGITS)
 
 
@@ -118,15 +119,12 @@ def _check_number(label: str, value: object) -> None:
     elif type(value) is int:
         good = abs(value) < 1 << 1023
     elif isinstance(value, Decimal):
-        good = value.is_finite() and abs(value.adjusted()) <= MAX_EXPONENT and _digits(value) <= MAX_DIGITS
+        good = value.is_finite() and value.adjusted() >= _LEAST and math.isfinite(float(value))
+        good = good and len(value.as_tuple().digits) <= MAX_DIGITS
     else:
         good = False
     if not good:
         raise SenmlError(f"{label} is no number that a double can stand for (section 5)")
-
-
-def _digits(value: Decimal) -> int:
-    return len(value.as_tuple().digits)
 
 
 # JSON

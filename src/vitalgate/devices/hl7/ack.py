@@ -11,12 +11,15 @@ MAX_ECHO: Final = 199
 """Characters of a message's number that are echoed: the longest that HL7 v2.7 allows."""
 
 _CONDITIONS: Final[dict[str, tuple[bool, bool]]] = {
+    "": (False, False),
     "AL": (True, True),
     "NE": (False, False),
     "ER": (False, True),
     "SU": (True, False),
 }
-"""MSH-15, MSH-16 (HL7 table 0155): whether to answer when it went well, and when not."""
+_ALWAYS: Final = (True, True)
+"""MSH-15, MSH-16 (HL7 table 0155): whether to answer when it went well, and when not. A word that is none: always,
+since a device that waits for an answer in vain sends nothing more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +97,9 @@ def acknowledgements(to: Correspondent, answer: Answer, at: float, number: str) 
         code = "A" + answer.letter
         return [(code, _message(to, code, answer, at, number))]
     codes = []
-    if _CONDITIONS.get(to.accept, (False, False))[not good]:
+    if _CONDITIONS.get(to.accept, _ALWAYS)[not good]:
         codes.append("C" + answer.letter)
-    if _CONDITIONS.get(to.respond, (False, False))[not good]:
+    if _CONDITIONS.get(to.respond, _ALWAYS)[not good]:
         codes.append("A" + answer.letter)
     return [
         (code, _message(to, code, answer, at, f"{number}.{position}" if position else number))
