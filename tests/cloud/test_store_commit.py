@@ -131,7 +131,7 @@ def test_a_crash_before_the_commit_leaves_nothing_and_after_it_everything(
         if point == "after taking":
             patch.setattr(commit_module.EpochState, "settle", crash)
         elif point == "at inserting":
-            patch.setattr(commit_module.epoch_rows, "save", crash)
+            patch.setattr(commit_module.epoch_rows, "saved", crash)
         else:
             patch.setattr(commit_module.Committer, "_write_latencies", crash)
         with pytest.raises(Crash):
