@@ -16,12 +16,12 @@ from website import CHEAP
 from vitalgate.cloud.live import LiveBoard
 from vitalgate.cloud.roles import Role
 from vitalgate.cloud.sessions import Sessions
-from vitalgate.cloud.store.keys import FixedKeys
 from vitalgate.cloud.store.store import Store
 from vitalgate.cloud.users import Users
 from vitalgate.cloud.web.app import create_app
 from vitalgate.cloud.web.server import serve
 from vitalgate.cloud.web.settings import Services
+from vitalgate.gateway.secrets import FixedKeys
 
 ARGUMENTS = [
     "--no-sandbox",

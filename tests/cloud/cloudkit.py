@@ -6,9 +6,9 @@ from decimal import Decimal
 
 import pytest
 
-from vitalgate.cloud.store.keys import FixedKeys
 from vitalgate.cloud.store.store import Store
 from vitalgate.gateway.entry import NOTICE_HASH, Entry
+from vitalgate.gateway.secrets import FixedKeys
 from vitalgate.vitals.observation import Alarm, Observation, Priority, SampleFormat, Samples, Status, TrafficClass
 
 DEVICE = "urn:dev:mac:0024befffe804ff1"

@@ -20,9 +20,9 @@ from vitalgate.cloud.enrolment import (
     revoke,
 )
 from vitalgate.cloud.store.commit import Delivery, Refusal
-from vitalgate.cloud.store.keys import FixedKeys
 from vitalgate.cloud.store.store import Store
 from vitalgate.gateway.identity import IdentityKey
+from vitalgate.gateway.secrets import FixedKeys
 from vitalgate.oscore.context import Parameters
 
 

@@ -234,7 +234,7 @@ def shared_rig(tmp_path_factory):
 
     from cloudkit import Clock
 
-    from vitalgate.cloud.store.keys import FixedKeys
+    from vitalgate.gateway.secrets import FixedKeys
 
     clock = Clock()
     store = Store(tmp_path_factory.mktemp("store") / "store.db", FixedKeys(os.urandom(32)), wall=clock)

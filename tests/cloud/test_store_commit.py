@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from vitalgate.cloud.store import commit as commit_module
 from vitalgate.cloud.store.commit import Delivery, Refusal
 from vitalgate.cloud.store.errors import Reason, StoreUnavailable
-from vitalgate.cloud.store.keys import FixedKeys
 from vitalgate.cloud.store.ranges import Ranges
 from vitalgate.cloud.store.store import Store
 from vitalgate.gateway.notice import DeviceGap, EpochOpened, Gap, Quarantined
+from vitalgate.gateway.secrets import FixedKeys
 
 OTHER = "urn:dev:mac:acde48234567019f"
 

@@ -17,13 +17,13 @@ from vitalgate.cloud.store import keys as keys_module
 from vitalgate.cloud.store.commit import Delivery
 from vitalgate.cloud.store.database import Database
 from vitalgate.cloud.store.errors import Reason, StoreError, StoreKeyError, StoreUnavailable, StoreVersionError
-from vitalgate.cloud.store.keys import FixedKeys, Keys
+from vitalgate.cloud.store.keys import Keys
 from vitalgate.cloud.store.migrate import SCHEMA_VERSION, migrate, schema_version
 from vitalgate.cloud.store.retention import DAY, STEP, Retention, RetentionPolicy
 from vitalgate.cloud.store.schema import metadata
 from vitalgate.cloud.store.store import Store
 from vitalgate.gateway.notice import DeviceGap, Quarantined
-from vitalgate.gateway.secrets import Keystore, MasterKey
+from vitalgate.gateway.secrets import FixedKeys, Keystore, MasterKey
 
 
 def everything(folder):

@@ -7,8 +7,8 @@ from pathlib import Path
 from cloudkit import Spool
 
 from vitalgate.cloud.store.commit import Delivery
-from vitalgate.cloud.store.keys import FixedKeys
 from vitalgate.cloud.store.store import Store
+from vitalgate.gateway.secrets import FixedKeys
 
 SECRET = bytes(range(32))
 EPOCH = 0xABCDEF
@@ -17,7 +17,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from cloudkit import Clock, Spool
 from vitalgate.cloud.store.commit import Delivery
-from vitalgate.cloud.store.keys import FixedKeys
+from vitalgate.gateway.secrets import FixedKeys
 from vitalgate.cloud.store.store import Store
 
 store = Store(sys.argv[2], FixedKeys(bytes(range(32))))

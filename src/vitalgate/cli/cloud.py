@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vitalgate.cli.common import ConfigOption, cloud_settings, open_home, said_in_words
+from vitalgate.cli.common import ConfigOption, cloud_settings, open_home, said_in_words, write_template
 from vitalgate.cli.output import JsonFlag, document, note, say, warn, wrong
 from vitalgate.cloud.enrolment import create_code
 from vitalgate.cloud.runtime import CloudAddresses, CloudRuntime, open_store
@@ -43,11 +43,7 @@ listen = "127.0.0.1:8080"     # any other address needs certificate and private_
 def init(folder: Annotated[Path, typer.Argument(help="Folder for cloud.toml, data, state, key.")]) -> None:
     """Write a configuration to start from."""
     path = folder / "cloud.toml"
-    if path.exists():
-        wrong(f"{path} exists already; it is never overwritten")
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.write_text(TEMPLATE.format(name=path), encoding="utf-8")
-    say(f"wrote {path}; next: vitalgate cloud run --config {path}")
+    write_template(path, TEMPLATE, f"vitalgate cloud run --config {path}")
 
 
 @app.command("run")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vitalgate.cli.output import fail, wrong
+from vitalgate.cli.output import fail, say, wrong
 from vitalgate.cli.secret import SecretArgumentError, read_secret
 from vitalgate.cloud.enrolment import EnrolmentError
 from vitalgate.cloud.settings import CloudSettings
@@ -59,6 +59,15 @@ def open_home(storage: Storage, source: MasterKeySource) -> Home:
     except SecretArgumentError as error:
         fail(f"master_key.passphrase: {error}")
     return Home(storage, source, passphrase=passphrase)
+
+
+def write_template(path: Path, template: str, then: str) -> None:
+    """Write a configuration to start from; never over another. ``then`` is the command that follows."""
+    if path.exists():
+        wrong(f"{path} exists already; it is never overwritten")
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.write_text(template.format(name=path), encoding="utf-8")
+    say(f"wrote {path}; next: {then}")
 
 
 def cloud_settings(path: Path) -> CloudSettings:

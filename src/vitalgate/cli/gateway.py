@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from vitalgate.cli.common import ConfigOption, gateway_settings, open_home, said_in_words
-from vitalgate.cli.output import JsonFlag, document, note, say, warn, wrong
+from vitalgate.cli.common import ConfigOption, gateway_settings, open_home, said_in_words, write_template
+from vitalgate.cli.output import JsonFlag, document, note, warn
 from vitalgate.gateway import logs
 from vitalgate.gateway.runtime import GatewayRuntime
 from vitalgate.net.stacks import STACKS
@@ -49,11 +49,7 @@ listen = "127.0.0.1:9600"   # /metrics and /ready
 def init(folder: Annotated[Path, typer.Argument(help="Folder for gateway.toml, data, state, key.")]) -> None:
     """Write a configuration to start from."""
     path = folder / "gateway.toml"
-    if path.exists():
-        wrong(f"{path} exists already; it is never overwritten")
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.write_text(TEMPLATE.format(name=path), encoding="utf-8")
-    say(f"wrote {path}; next: vitalgate enroll gateway --config {path} --code @FILE")
+    write_template(path, TEMPLATE, f"vitalgate enroll gateway --config {path} --code @FILE")
 
 
 @app.command("run")

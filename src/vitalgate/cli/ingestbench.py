@@ -16,7 +16,6 @@ from typing import Any, Final
 from vitalgate.cloud.enrolment import MemoryEnrolmentStore, create_code
 from vitalgate.cloud.identity import CloudIdentity
 from vitalgate.cloud.node import CloudNode
-from vitalgate.cloud.store.keys import FixedKeys as StoreKeys
 from vitalgate.cloud.store.store import Store
 from vitalgate.coap.endpoint import Endpoint
 from vitalgate.counters import Counters
@@ -74,7 +73,7 @@ class _World:
     now: float = 0.0
 
     def __post_init__(self) -> None:
-        self.store = Store(self.folder / "cloud.db", StoreKeys(bytes(range(32))))
+        self.store = Store(self.folder / "cloud.db", FixedKeys(bytes(range(32))))
         codes = MemoryEnrolmentStore()
         self.cloud = CloudNode(
             store=self.store, enrolment=codes, identity=CloudIdentity(IdentityKey.create()),

@@ -104,7 +104,8 @@ class CloudRuntime:
             gauges=self._gauges,
             counters=(self.counters,),
         )
-        app = create_app(services, WebSettings(hosts=page.hosts, secure=tls is not None, demand_password=page.demand_password))
+        pages = WebSettings(hosts=page.hosts, secure=tls is not None, demand_password=page.demand_password)
+        app = create_app(services, pages)
         self._web = serve(app, page.listen[0], page.listen[1], tls)
         token = self._users.first_link()
         self._home.announce({"coap": f"{self._driver.address[0]}:{self._driver.address[1]}", "web": self._web.origin})

@@ -35,7 +35,7 @@ class Dashboard(Section):
     listen: Endpoint = ("127.0.0.1", 8080)
     certificate: FilePath | None = None
     private_key: FilePath | None = None
-    hosts: tuple[str, ...] = Field(default=(), description="names browsers use, besides loopback's and the certificate's")
+    hosts: tuple[str, ...] = Field(default=(), description="names in browsers besides the certificate's")
     demand_password: bool = Field(default=True, description="who comes by a one-time link sets a password first")
 
     @model_validator(mode="after")

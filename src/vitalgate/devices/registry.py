@@ -66,7 +66,7 @@ KINDS: dict[str, DeviceKind] = {
         ),
         kind(
             "hl7",
-            "Bedside monitor with HL7 v2 results over MLLP (ORU^R01, IHE PCD-01)",
+            "HL7 bedside monitor (ORU^R01 over MLLP, IHE PCD-01)",
             engine="hl7.codec:Hl7Engine",
             simulator="hl7.simulator:Hl7Simulator",
             idle_after=10.0,

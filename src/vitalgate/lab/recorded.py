@@ -12,11 +12,11 @@ from typing import Any
 
 from vitalgate.cloud.store.commit import Committed as Stored
 from vitalgate.cloud.store.commit import Delivery
-from vitalgate.cloud.store.keys import KeySource as StoreKeys
 from vitalgate.cloud.store.store import Store
 from vitalgate.gateway.delivery import pack_entry
 from vitalgate.gateway.entry import Entry
 from vitalgate.gateway.sealing import KeySource
+from vitalgate.gateway.secrets import KeySource as StoreKeys
 from vitalgate.gateway.spool import Spool
 from vitalgate.gateway.storage import Appended, Committed, Part
 
@@ -150,4 +150,4 @@ class RecordedStore(Store):
 
     def kill(self) -> None:
         """Let go of the database as a crash does: nothing that waits in memory is written."""
-        self.database.engine.dispose()
+        self.database.kill()

@@ -12,10 +12,11 @@ import sqlalchemy as sa
 
 from vitalgate.cloud.store import dialect
 from vitalgate.cloud.store.errors import StoreError
-from vitalgate.cloud.store.keys import Keys, KeySource
+from vitalgate.cloud.store.keys import Keys
 from vitalgate.cloud.store.migrate import migrate
 from vitalgate.cloud.store.schema import meta
 from vitalgate.engine import Randomness, Wall
+from vitalgate.gateway.secrets import KeySource
 
 _GENERATION: Final = "generation"
 _READ_GENERATION: Final = f"SELECT value FROM {meta.name} WHERE name = '{_GENERATION}'"  # noqa: S608 - constants
@@ -52,6 +53,7 @@ class Database:
         self.engine = dialect.open_engine(location, busy_timeout_ms=busy_timeout_ms)
         self._writer = dialect.for_writing(self.engine)
         self._lock = threading.Lock()
+        self._held: tuple[sa.Pool, sa.Connection] | None = None
         try:
             self._attach()
         except BaseException:
@@ -70,9 +72,15 @@ class Database:
         """Fold the write-ahead log in and close every connection."""
         with self._lock:
             self.keys.end_run()
+            self._let_go()
             with contextlib.suppress(sa.exc.DBAPIError):  # closing must not fail for want of space; the log stays whole
                 dialect.fold_log(self.engine)
             self.engine.dispose()
+
+    def kill(self) -> None:
+        """Let go of the database as a crash does: what waits in memory is lost, nothing is folded in."""
+        self._let_go()
+        self.engine.dispose()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sa.Connection]:
@@ -81,12 +89,25 @@ class Database:
         Raises `StoreUnavailable` when it cannot be written now.
         """
         with self._lock, answering():
+            connection = self._hold()
             if not self.keys.in_run:
-                with self._writer.begin() as connection:
+                with connection.begin():
                     run = self.keys.begin_run(connection)
                 self.keys.use_run(run)
-            with self._writer.begin() as connection:
+            with connection.begin():
                 yield connection
+
+    def _hold(self) -> sa.Connection:
+        """The one connection that writes, kept between transactions; another one when the engine's pool was disposed of."""
+        if self._held is None or self._held[0] is not self.engine.pool or self._held[1].invalidated:
+            self._let_go()
+            self._held = (self.engine.pool, self._writer.connect())
+        return self._held[1]
+
+    def _let_go(self) -> None:
+        if self._held is not None:
+            held, self._held = self._held[1], None
+            held.close()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:

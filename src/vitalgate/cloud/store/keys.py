@@ -20,7 +20,7 @@ import itertools
 import os
 import struct
 import threading
-from typing import Final, Protocol
+from typing import Final
 
 import sqlalchemy as sa
 from cryptography.exceptions import InvalidTag
@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from vitalgate.cloud.store.errors import StoreKeyError
 from vitalgate.cloud.store.schema import meta, seals
 from vitalgate.engine import Randomness
-from vitalgate.gateway.secrets import KEY_BYTES, DataKey, SecretsError, derive
+from vitalgate.gateway.secrets import DataKey, KeySource, SecretsError, derive
 
 SEAL_PURPOSE: Final = "store"
 INDEX_PURPOSE: Final = "store-index"
@@ -41,30 +41,6 @@ MAX_SEALS: Final = 1 << 32
 """Messages under one run key (SP 800-38D section 8.3 allows as many with random nonces; counters would allow more)."""
 _MAX_READERS: Final = 256
 _INFO: Final = b"vitalgate store 1 "
-
-
-class KeySource(Protocol):
-    """Where data keys come from: `vitalgate.gateway.secrets.Keystore`, or `FixedKeys`."""
-
-    def data_key(self, purpose: str, key_id: str = "") -> DataKey:
-        """The active key of ``purpose``, or the one called ``key_id``. Raises `SecretsError`."""
-
-
-class FixedKeys:
-    """Data keys derived from one secret of 32 bytes that the caller holds (benchmarks, the lab, short-lived stores)."""
-
-    __slots__ = ("_secret",)
-
-    def __init__(self, secret: bytes) -> None:
-        if len(secret) != KEY_BYTES:
-            raise ValueError(f"the secret has {KEY_BYTES} bytes")
-        self._secret = secret
-
-    def data_key(self, purpose: str, key_id: str = "") -> DataKey:
-        """The one key of ``purpose``, whose id is 'fixed'. Raises `SecretsError` for another id."""
-        if key_id not in ("", "fixed"):
-            raise SecretsError(f"there is no key {key_id} for {purpose}")
-        return DataKey("fixed", purpose, derive(self._secret, _INFO + purpose.encode()))
 
 
 class Keys:

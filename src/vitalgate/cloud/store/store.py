@@ -14,11 +14,11 @@ from vitalgate.cloud.store.database import Database
 from vitalgate.cloud.store.enrolment import SqlEnrolmentStore
 from vitalgate.cloud.store.errors import StoreError, StoreUnavailable
 from vitalgate.cloud.store.gateways import find_device, find_gateway, set_revoked
-from vitalgate.cloud.store.keys import KeySource
 from vitalgate.cloud.store.latency import LatencySummary
 from vitalgate.cloud.store.read import Reader
 from vitalgate.cloud.store.schema import devices, quarantine
 from vitalgate.engine import Randomness, Wall
+from vitalgate.gateway.secrets import KeySource
 
 MAX_LABEL = 64
 
