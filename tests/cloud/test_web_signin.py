@@ -265,6 +265,8 @@ def test_a_store_that_cannot_be_written_is_said_and_not_thrown(site, store):
         each.dbapi_connection.execute("PRAGMA query_only = 1")
     for each in held:
         each.close()
+    with store.database.writing() as writer:  # which has a connection of its own
+        writer.exec_driver_sql("PRAGMA query_only = 1")
     answer = visitor.post("/sign-in", data={"csrf": token, "name": "nurse", "password": PASSWORD})
     assert answer.status_code == 503
     assert "store cannot be written" in answer.text

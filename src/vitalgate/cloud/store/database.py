@@ -98,7 +98,7 @@ class Database:
                 yield connection
 
     def _hold(self) -> sa.Connection:
-        """The one connection that writes, kept between transactions; another one when the engine's pool was disposed of."""
+        """The one connection that writes, kept between transactions; a new one when the engine's pool is new."""
         if self._held is None or self._held[0] is not self.engine.pool or self._held[1].invalidated:
             self._let_go()
             self._held = (self.engine.pool, self._writer.connect())
