@@ -50,6 +50,8 @@ class _Host:
     on_turn: Callable[[float], None] | None
     armed: float | None = None
     alive: bool = True
+    fed: bool = False
+    """Datagrams came at this instant, and its turn follows when all of them are in."""
 
 
 @dataclass(slots=True)
@@ -212,4 +214,11 @@ class VirtualNetwork:
         if host is None or not self.link(source, target).up:
             return
         host.engine.receive_datagram(data, (target, source), self.now)
+        if not host.fed:
+            # A driver drains its socket before it turns its engine: what comes at one instant is taken together.
+            host.fed = True
+            self.at(self.now, lambda: self._drained(host))
+
+    def _drained(self, host: _Host) -> None:
+        host.fed = False
         self._turn(host)
