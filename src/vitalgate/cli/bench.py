@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
+from vitalgate.cli.coapbench import FULL, QUICK, BenchError, bench_coap
 from vitalgate.cli.ingestbench import bench_ingest
-from vitalgate.cli.output import JsonFlag, document, errors, say
+from vitalgate.cli.output import JsonFlag, document, errors, fail, say
 
 app = typer.Typer(help="Benchmarks, beside the floor they stand on, in one run.", no_args_is_help=True)
 
@@ -23,3 +24,22 @@ def ingest(
         return
     for name, value in result.items():
         say(f"{name:<28} {value}")
+
+
+@app.command("coap")
+def coap(
+    quick: Annotated[bool, typer.Option("--quick", help="End within a minute.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """CoAP requests a second: bare echo, aiocoap, libcoap and ours, each on one core, under the same load."""
+    try:
+        with errors.status("measuring"):
+            result = bench_coap(QUICK if quick else FULL)
+    except BenchError as error:
+        fail(str(error))
+    if json:
+        document(result)
+        return
+    for name, value in result.items():
+        shown = ", ".join(f"{key} {each}" for key, each in value.items()) if isinstance(value, dict) else value
+        say(f"{name:<28} {shown}")
