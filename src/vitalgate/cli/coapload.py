@@ -208,6 +208,10 @@ def fan_out(port: int, path: str, observers: int, updates: int) -> dict[str, flo
                     missing.discard(number)
                     received += 1
     elapsed = time.perf_counter() - started
+    away = option_bytes([(6, b"\x01"), *path_options(path)])
+    for sock, request in zip(opened, register, strict=True):
+        mid = int.from_bytes(request[2:4], "big") + 32768 & 0xFFFF
+        sock.send(request[:2] + mid.to_bytes(2, "big") + request[4:8] + away)  # its token ends the observation
     for sock in (writer, *opened):
         sock.close()
     return {"count": received, "seconds": elapsed, "lost": lost}
