@@ -9,7 +9,6 @@ became of everything that was promised.
 
 import contextlib
 import functools
-import hashlib
 import shutil
 import tempfile
 from collections import Counter
@@ -26,8 +25,7 @@ from vitalgate.coap.endpoint import Endpoint
 from vitalgate.counters import Counters
 from vitalgate.devices.contract import Faults
 from vitalgate.devices.registry import KINDS
-from vitalgate.engine import Datagram, DatagramEngine, Randomness
-from vitalgate.engine import Path as NetworkPath
+from vitalgate.engine import DatagramEngine, Randomness
 from vitalgate.gateway.bindings import BindingTable
 from vitalgate.gateway.code import EnrolmentCode
 from vitalgate.gateway.engine import GatewayEngine, GatewayLimits
@@ -40,6 +38,7 @@ from vitalgate.gateway.uplink import UplinkParameters
 from vitalgate.gateway.vault import GatewayVault
 from vitalgate.lab.account import tally
 from vitalgate.lab.attached import AttachedDevice
+from vitalgate.lab.hosting import History, Hosted
 from vitalgate.lab.recorded import POINTS, Book, Killed, RecordedSpool, RecordedStore
 from vitalgate.net.stacks import STACKS
 from vitalgate.net.virtual import Address, VirtualNetwork
@@ -83,62 +82,6 @@ class Account:
     history: str
 
 
-class _History(list[tuple[float, Address, bytes]]):
-    """What `VirtualNetwork.captured` appends to: hashed and counted, and kept only while ``keeps``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.keeps = False
-        self.datagrams = self.bytes = 0
-        self._hash = hashlib.sha256()
-
-    def append(self, captured: tuple[float, Address, bytes]) -> None:
-        at, path, data = captured
-        self.datagrams += 1
-        self.bytes += len(data)
-        self._hash.update(f"{at!r} {path!r} {len(data)} ".encode() + data)
-        if self.keeps:
-            super().append(captured)
-
-    def name(self) -> str:
-        """The hash of everything so far."""
-        return self._hash.hexdigest()
-
-
-class _Hosted:
-    """An engine on its host, which may be killed in any call."""
-
-    def __init__(self, engine: DatagramEngine, mortal: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
-        self._engine: DatagramEngine | None = engine
-        self._mortal = mortal
-
-    def die(self) -> None:
-        """Nothing is done from here on."""
-        self._engine = None
-
-    def receive_datagram(self, data: bytes, path: NetworkPath, now: float) -> None:
-        if self._engine is not None:
-            with self._mortal():
-                self._engine.receive_datagram(data, path, now)
-
-    def datagrams_to_send(self, now: float) -> list[Datagram]:
-        if self._engine is not None:
-            with self._mortal():
-                return self._engine.datagrams_to_send(now)
-        return []
-
-    def next_timeout(self) -> float | None:
-        return None if self._engine is None else self._engine.next_timeout()
-
-    def handle_timeout(self, now: float) -> None:
-        if self._engine is not None:
-            with self._mortal():
-                self._engine.handle_timeout(now)
-
-    def next_event(self) -> object | None:
-        return None if self._engine is None else self._engine.next_event()
-
-
 @dataclass(slots=True)
 class _Place:
     """One host's folders (``data`` is what backups hold), and how often it was started."""
@@ -147,7 +90,7 @@ class _Place:
     state: Path
     master: MasterKey
     starts: int = 0
-    hosted: _Hosted | None = None
+    hosted: Hosted | None = None
 
 
 @dataclass(slots=True)
@@ -188,7 +131,7 @@ class World:
         self.folder = folder
         self.stack = stack
         self.network = VirtualNetwork(seed)
-        self._history = _History()
+        self._history = History()
         self.network.captured = self._history
         if link is not None:
             self.network.default_link = link
@@ -214,6 +157,7 @@ class World:
             )
             for number, slug in enumerate(KINDS if kinds is None else kinds, 1)
         ]  # fmt: skip
+        self._two_way = [device for device in self.devices if device.kind.two_way]
         self.start_gateway()
 
     def __enter__(self) -> "World":
@@ -485,7 +429,7 @@ class World:
         return opened
 
     def _host(self, host: str, engine: DatagramEngine, on_turn: Callable[[float], None] | None = None) -> None:
-        hosted = self._places[host].hosted = _Hosted(engine, lambda: self._mortal(host))
+        hosted = self._places[host].hosted = Hosted(engine, lambda: self.kill(host))
         self.network.add_host(host, hosted, on_turn)
 
     @contextlib.contextmanager
@@ -507,19 +451,23 @@ class World:
             raise Killed(point)
 
     def _device_due(self, device: AttachedDevice) -> None:
-        with self._mortal(GATEWAY):
+        try:
             device.exchange(self.now)
+        except Killed:
+            self.kill(GATEWAY)
         self.network.touch(GATEWAY)
 
     def _gateway_turn(self, now: float) -> None:
         """What the gateway's runtime does after every call: answers to devices, events."""
-        with self._mortal(GATEWAY):
-            for device in self.devices:
-                if device.kind.two_way:
-                    device.exchange(now)
-            engine = self.engine
-            while engine is not None and (event := engine.next_event()) is not None:
-                self.events.append((now, event))
+        try:
+            for device in self._two_way:
+                device.exchange(now)
+        except Killed:
+            self.kill(GATEWAY)
+            return
+        engine = self.engine
+        while engine is not None and (event := engine.next_event()) is not None:
+            self.events.append((now, event))
 
     def _enrol(self) -> None:
         """The gateway with a one-time code, over the network as anywhere."""
