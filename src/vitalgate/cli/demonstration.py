@@ -76,9 +76,11 @@ class _Process:
 
     def __init__(self, name: str, log: Path) -> None:
         self.name, self._log = name, log
+        self._arguments: tuple[str, ...] = ()
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self, *arguments: str) -> None:
+        self._arguments = arguments
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "vitalgate", *arguments, stdin=asyncio.subprocess.DEVNULL,
@@ -90,6 +92,14 @@ class _Process:
         if self._process is None or self._process.returncode is not None:
             tail = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
             raise DemonstrationError(f"the {self.name} stopped by itself; its log {self._log} ends: {' | '.join(tail)}")
+
+    async def kill_and_restart(self) -> None:
+        """End it as a crash does, at once and without a word, and start it again."""
+        self.check()
+        assert self._process is not None
+        self._process.kill()
+        await self._process.wait()
+        await self.start(*self._arguments)
 
     async def stop(self) -> dict[str, Any]:
         """End it politely and take its document; kill it when it does not end."""
@@ -166,6 +176,15 @@ class Demonstration:
             with contextlib.suppress(StoreError):
                 self._name_devices()
                 tell(self._progress())
+
+    async def crash(self, part: str) -> None:
+        """Kill the 'cloud' or the 'gateway' outright and start it again."""
+        await {"cloud": self._cloud, "gateway": self._gateway}[part].kill_and_restart()
+
+    def gaps(self) -> list[tuple[str, str]]:
+        """(device, cause) of every device gap that the store holds."""
+        assert self._store is not None
+        return [(gap.device, gap.cause) for gap in self._store.read.gaps() if gap.kind == "device"]
 
     async def finish(self) -> dict[str, Any]:
         """Stop the devices, let the spool drain, stop everything, and account."""
