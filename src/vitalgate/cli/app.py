@@ -3,7 +3,7 @@
 import typer
 
 from vitalgate import __version__
-from vitalgate.cli import bench, cloud, config, demo, device, doctor, enroll, gateway, keys
+from vitalgate.cli import bench, cloud, coap, config, demo, device, doctor, enroll, gateway, keys
 
 app = typer.Typer(
     name="vitalgate",
@@ -22,6 +22,7 @@ app.add_typer(device.app, name="device")
 app.add_typer(enroll.app, name="enroll")
 app.add_typer(keys.app, name="keys")
 app.add_typer(config.app, name="config")
+app.add_typer(coap.app, name="coap")
 app.add_typer(bench.app, name="bench")
 
 
