@@ -16,8 +16,10 @@ from vitalgate.cloud.users import UserError
 from vitalgate.cloud.web.server import ServeError
 from vitalgate.gateway.configuration import ConfigurationError, Model, load
 from vitalgate.gateway.home import Home, HomeError
+from vitalgate.gateway.link import NotEnrolledError
 from vitalgate.gateway.secrets import SecretsError
 from vitalgate.gateway.settings import GatewaySettings, MasterKeySource, Storage
+from vitalgate.gateway.spooldb import SpoolError
 from vitalgate.gateway.vault import VaultError
 from vitalgate.net.udp import AddressError
 from vitalgate.oscore.errors import SequenceError
@@ -40,6 +42,8 @@ def said_in_words() -> Iterator[None]:
         yield
     except (
         HomeError,
+        NotEnrolledError,
+        SpoolError,
         SecretsError,
         SequenceError,
         StoreError,
