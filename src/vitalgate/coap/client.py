@@ -214,7 +214,7 @@ class Client:
         exchange = self._non.get((path, mid))
         if exchange is not None:
             self.fail(exchange, Failure.RESET, now)
-        else:
+        elif core.reset_notification is None or not core.reset_notification(path, mid, now):
             core.reject(path, mid, "unexpected_reset", reset=False)
 
     def wait(self, exchange: ClientExchange, now: float) -> None:

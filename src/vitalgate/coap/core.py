@@ -20,7 +20,7 @@ class Core:
 
     __slots__ = (
         "_exchange", "accepts", "counters", "deduplication", "events", "limits", "outgoing", "parameters", "peers",
-        "randomness", "reliability", "timers", "understands",
+        "randomness", "reliability", "reset_notification", "timers", "understands",
     )  # fmt: skip
 
     def __init__(
@@ -46,6 +46,8 @@ class Core:
         self.peers = Peers(parameters, limits, counters, self.timers, randomness)
         self.deduplication = Deduplication(parameters, limits)
         self.reliability = Reliability(parameters, limits, counters, self.timers, randomness, self.outgoing)
+        self.reset_notification: Callable[[Path, int, float], bool] | None = None
+        """Told of a Reset message that no message under way is found for; True where it was for a notification."""
         self._exchange = 0
 
     def new_exchange(self) -> int:

@@ -5,12 +5,14 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from vitalgate.coap.blocks import BLOCK_OPTIONS
 from vitalgate.coap.client import Client
 from vitalgate.coap.codec import HEADER, VERSION_BITS
 from vitalgate.coap.core import Core
 from vitalgate.coap.deduplication import FOREVER
 from vitalgate.coap.events import Event
 from vitalgate.coap.message import Message, Type, is_response
+from vitalgate.coap.options import uri_path
 from vitalgate.coap.parameters import Limits, Parameters
 from vitalgate.coap.server import FIRST_NON, Server
 from vitalgate.coap.site import Site
@@ -46,6 +48,7 @@ class Endpoint:
     addresses that have not shown to receive them to RFC 9175 section 2.4, except where ``trusted(path)`` is true.
     ``understands`` are numbers of critical options that a layer above takes care of (OSCORE, Block). With
     ``accepts(exchange, response, path)`` it ignores a response that it cannot verify: the request stays under way then.
+    Without ``extensions`` it knows neither blocks (RFC 7959) nor observations (RFC 7641): a layer above has its own.
     """
 
     def __init__(
@@ -61,15 +64,18 @@ class Endpoint:
         trusted: Callable[[Path], bool] | None = None,
         understands: frozenset[int] = frozenset(),
         accepts: Callable[[int, Message, Path], bool] | None = None,
+        extensions: bool = True,
     ) -> None:
         self.counters = Counters() if counters is None else counters
         self.wall = wall
         """For layers above; RFC 7252 itself needs no date."""
+        if extensions:
+            understands |= BLOCK_OPTIONS
         self._core = Core(parameters, limits, self.counters, randomness, understands, accepts)
         self._deduplication = self._core.deduplication
         self._outgoing = self._core.outgoing
         self._client = Client(self._core)
-        self._server = Server(self._core, site, trusted, gate=verify_addresses)
+        self._server = Server(self._core, site, trusted, gate=verify_addresses, extensions=extensions)
 
     # The engine's five calls
 
@@ -134,6 +140,13 @@ class Endpoint:
         """Answer a `RequestReceived`: piggybacked if in time, else separate (RFC 7252 section 5.2). One that nobody
         waits for any more is counted and dropped. ValueError for what is no response or cannot be encoded."""
         self._server.respond(exchange, response, now)
+
+    def notify(self, path: str, now: float, response: Message | None = None, *, confirmable: bool | None = None) -> int:
+        """Say that the state of resource ``path`` changed (RFC 7641 section 4.2), as `Site.notify` does for every
+        endpoint of a site; returns how many observe it. Without ``response`` the resource's handler is asked, or where
+        that answers later or there is no site, a `RequestReceived` comes for each of them."""
+        segments = tuple(segment for _, segment in uri_path(path))
+        return self._server.notify(segments, now, response, confirmable)
 
     def _receive_empty_or_reserved(self, data: bytes, path: Path, first: int, code: int, mid: int) -> None:
         # RFC 7252 sections 4.1 to 4.3: rejected; an Empty Confirmable message is a ping, and Reset its pong.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class Link:
     """A resource and its attributes (RFC 6690 section 3, RFC 7252 section 7.2.1): ``rt`` and ``interface`` (attribute
-    'if') hold space-separated words, ``ct`` Content-Formats, ``sz`` bytes."""
+    'if') hold space-separated words, ``ct`` Content-Formats, ``sz`` bytes; ``obs``: it can be observed (RFC 7641
+    section 6)."""
 
     href: str
     rt: str = ""
@@ -15,6 +16,7 @@ class Link:
     title: str = ""
     ct: tuple[int, ...] = ()
     sz: int | None = None
+    obs: bool = False
 
     def attributes(self) -> list[tuple[str, str]]:
         """(name, value) pairs of what is set."""
@@ -40,6 +42,8 @@ def _format(link: Link) -> str:
         bare = name in ("ct", "sz") and value.isdigit()
         quoted = value.replace("\\", "\\\\").replace('"', '\\"')
         parts.append(f"{name}={value}" if bare else f'{name}="{quoted}"')
+    if link.obs:
+        parts.append("obs")
     return ";".join(parts)
 
 

@@ -27,6 +27,13 @@ class Parameters:
     """How long an address that showed by Echo (RFC 9175) that it receives what we send is believed to."""
     echo_lifetime: float = 60.0
     """The age up to which an Echo value shows that an address is reachable."""
+    block_size: int = 1024
+    """Largest block, in bytes, that we make or ask for (RFC 7959 section 2.2): a power of two from 16 to 1024. Larger
+    payloads are transferred in blocks."""
+    observe_check: float = 86400.0
+    """An observer gets a Confirmable notification at least this often (RFC 7641 section 4.5)."""
+    observe_interval: float = 3.0
+    """A Non-confirmable notification counts as outstanding for this long (RFC 7641 section 4.5.1)."""
 
     def __post_init__(self) -> None:
         if self.ack_timeout <= 0 or self.max_latency <= 0 or self.probing_rate <= 0:
@@ -35,6 +42,10 @@ class Parameters:
             raise ValueError("ack_random_factor must not be below 1.0 (RFC 7252 section 4.8.1)")
         if self.max_retransmit < 0 or self.nstart < 1:
             raise ValueError("max_retransmit must be 0 or more, nstart 1 or more")
+        if self.block_size not in (16, 32, 64, 128, 256, 512, 1024):
+            raise ValueError("block_size must be a power of two from 16 to 1024 (RFC 7959 section 2.2)")
+        if not 0 < self.observe_check <= 86400 or self.observe_interval < 0:
+            raise ValueError("observe_check must be above 0 and at most a day, observe_interval not negative")
         if min(self.piggyback_window, self.response_timeout, self.verified_lifetime, self.echo_lifetime) < 0:
             raise ValueError("times must not be negative")
 
@@ -112,3 +123,22 @@ class Limits:
     unverified_response_bytes: int = 136
     """Most bytes sent at once to an unverified address, and never above three times what came from it (RFC 9175
     section 2.4). Beyond: 4.01 with Echo."""
+    body_bytes: int = 1 << 20
+    """Longest body put together from blocks. A request's: 4.13 with Size1; a response's: `Failure.LIMIT`."""
+    assemblies: int = 1024
+    """Request bodies of which blocks are awaited. Full: 5.03."""
+    assembly_bytes: int = 1 << 26
+    """Their bytes, all together. Full: 5.03, and the body that found no room is forgotten."""
+    representations: int = 1024
+    """Large responses kept while their blocks are fetched. Full: the oldest is forgotten; a GET is then answered anew,
+    other methods 4.08."""
+    representation_bytes: int = 1 << 26
+    """Their bytes, all together. Full: the same; a larger one is made anew for each block of a GET."""
+    observations: int = 1 << 16
+    """Entries in the lists of observers. Full: the request is answered as if it had not asked to observe."""
+    observations_per_peer: int = 256
+    """The same for one peer. Full: the same."""
+    transfers: int = 1024
+    """Own block-wise transfers under way. Full: `Failure.LIMIT`."""
+    back_offs: int = 1024
+    """Own requests that were answered 4.29 and wait for Max-Age. Full: the oldest is forgotten and may be sent."""

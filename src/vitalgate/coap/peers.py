@@ -17,8 +17,8 @@ class Peer:
     """One peer: the messages seen from it, the Message IDs used towards it, its share of NSTART, its verification."""
 
     __slots__ = (
-        "_peers", "deferred", "due", "echo", "exchanges", "heard", "mids", "ours", "outstanding", "path", "pooled",
-        "queue", "seen", "verified_until",
+        "_peers", "deferred", "due", "echo", "exchanges", "heard", "mids", "observed", "ours", "outstanding", "path",
+        "pooled", "queue", "seen", "verified_until",
     )  # fmt: skip
 
     def __init__(self, peers: "Peers", path: Path, start: int, now: float, *, ours: bool) -> None:
@@ -41,6 +41,8 @@ class Peer:
         self.outstanding = 0
         """Those of them that count for NSTART."""
         self.queue: deque[ClientExchange] = deque()
+        self.observed = False
+        """True while it observes a resource of ours."""
         self.echo = b""
         """An Echo value to send with the next request (RFC 9175 section 2.3), or b''."""
         self.due: float | None = None
@@ -116,7 +118,7 @@ class Peers(dict[Path, Peer]):
         idle_at = peer.heard + self._lifetime
         if not peer.ours:
             idle_at = max(idle_at, peer.verified_until)  # it costs a stranger a round trip to be verified again
-        if idle_at <= now and not (peer.seen or peer.exchanges):
+        if idle_at <= now and not (peer.seen or peer.exchanges or peer.observed):
             del self[peer.path]
             self._ours -= peer.ours
             self._unverified -= peer.pooled

@@ -1,5 +1,6 @@
 """Reliable transmission (RFC 7252 section 4.2): Confirmable messages under way and their retransmission."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from vitalgate.coap.parameters import Limits, Parameters
@@ -24,7 +25,18 @@ class Sender(Protocol):
 class Transmission:
     """One Confirmable message under way."""
 
-    __slots__ = ("_reliability", "data", "due", "mid", "path", "retransmissions", "sender", "sent_at", "timeout")
+    __slots__ = (
+        "_reliability",
+        "data",
+        "due",
+        "mid",
+        "path",
+        "renew",
+        "retransmissions",
+        "sender",
+        "sent_at",
+        "timeout",
+    )
 
     def __init__(
         self, reliability: "Reliability", data: bytes, path: Path, mid: int, sender: Sender, timeout: float, now: float
@@ -37,6 +49,8 @@ class Transmission:
         self.timeout = timeout
         self.sent_at = now
         self.retransmissions = 0
+        self.renew: Callable[[Transmission, float], None] | None = None
+        """Called before it is sent again: the sender may have something newer to say (`Reliability.supersede`)."""
         self.due: float | None = None
 
     def on_due(self, now: float) -> None:
@@ -99,6 +113,13 @@ class Reliability:
         self._timers.clear(transmission)
         self._table.pop((transmission.path, transmission.mid), None)
 
+    def supersede(self, transmission: Transmission, mid: int, data: bytes) -> None:
+        """Send another message in its place from now on, with its timer and counter (RFC 7641 section 4.5.2)."""
+        self._table.pop((transmission.path, transmission.mid), None)
+        transmission.mid = mid
+        transmission.data = data
+        self._table[transmission.path, mid] = transmission
+
     def retransmit(self, transmission: Transmission, now: float) -> None:
         """The timeout of ``transmission`` passed: send it again, or give it up after MAX_RETRANSMIT times."""
         if transmission.retransmissions >= self._max_retransmit:
@@ -106,6 +127,8 @@ class Reliability:
             transmission.sender.timed_out(now)
             return
         transmission.retransmissions += 1
+        if transmission.renew is not None:
+            transmission.renew(transmission, now)
         if now <= transmission.sent_at + self._span:
             self._outgoing.append((transmission.data, transmission.path))
             self._counters.add("coap_retransmissions")

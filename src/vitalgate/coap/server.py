@@ -6,6 +6,7 @@ the two messages is made for it.
 
 from collections.abc import Callable
 
+from vitalgate.coap.blockserver import BlockServer
 from vitalgate.coap.codec import (
     ACK_BITS,
     HEADER,
@@ -20,7 +21,9 @@ from vitalgate.coap.codec import (
 from vitalgate.coap.core import Core
 from vitalgate.coap.echo import Echo
 from vitalgate.coap.events import RequestReceived
+from vitalgate.coap.extensions import EXTENSION_OPTIONS, Extended, Extensions, is_muted
 from vitalgate.coap.message import Code, Message, Options, Type, code_text, is_response
+from vitalgate.coap.observe import REGISTER, Observations
 from vitalgate.coap.options import (
     RFC7252_CRITICAL,
     Option,
@@ -30,6 +33,7 @@ from vitalgate.coap.options import (
     encode_uint,
 )
 from vitalgate.coap.peers import Peer
+from vitalgate.coap.serverexchange import SeparateResponse, ServerExchange
 from vitalgate.coap.site import METHODS, SAFE_METHODS, ResponseError, Route, Site, bad_option
 from vitalgate.engine import Path
 
@@ -46,57 +50,24 @@ Known = tuple[Options, Route]
 """An option block's checked options and the route that they lead to."""
 
 
-class ServerExchange:
-    """A request that the application answers later."""
-
-    __slots__ = ("_server", "acknowledged", "budget", "confirmable", "due", "ends", "exchange", "mid", "peer", "token")
-
-    def __init__(self, server: "Server", exchange: int, peer: Peer, request: Message, budget: int, ends: float) -> None:
-        self._server = server
-        self.exchange = exchange
-        self.peer = peer
-        self.mid = request.mid
-        self.token = request.token
-        self.confirmable = request.type == Type.CON
-        self.acknowledged = False
-        self.budget = budget
-        self.ends = ends
-        self.due: float | None = None
-
-    def on_due(self, now: float) -> None:
-        """The piggyback window is over, or nobody waits for the response any more."""
-        self._server.due(self, now)
-
-
-class SeparateResponse:
-    """A Confirmable response under way (section 5.2.2); nothing depends on how it ends but the counters."""
-
-    __slots__ = ("_core",)
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
-
-    def acknowledged(self, now: float) -> None:
-        """The client has the response."""
-
-    def reset(self, now: float) -> None:
-        """The client does not know the request any more."""
-        self._core.counters.add("coap_responses_undelivered", "reset")
-
-    def timed_out(self, now: float) -> None:
-        """The client never acknowledged."""
-        self._core.counters.add("coap_responses_undelivered", "timeout")
-
-
 class Server:
     """Requests of peers. ``gate`` is whether unverified addresses are held to RFC 9175 section 2.4."""
 
     __slots__ = (
-        "_core", "_counters", "_deduplication", "_echo", "_exchanges", "_gate", "_known", "_known_count",
-        "_lifetime", "_max_bytes", "_mid_base", "_most", "_option_bytes", "_outgoing", "_peers", "_site", "_trusted",
+        "_block_bytes", "_core", "_counters", "_deduplication", "_echo", "_exchanges", "_extensions", "_gate",
+        "_known", "_known_count", "_lifetime", "_max_bytes", "_mid_base", "_most", "_option_bytes", "_outgoing",
+        "_peers", "_site", "_trusted",
     )  # fmt: skip
 
-    def __init__(self, core: Core, site: Site | None, trusted: Callable[[Path], bool] | None, *, gate: bool) -> None:
+    def __init__(
+        self,
+        core: Core,
+        site: Site | None,
+        trusted: Callable[[Path], bool] | None,
+        *,
+        gate: bool,
+        extensions: bool = True,
+    ) -> None:
         self._core = core
         self._counters = core.counters
         self._peers = core.peers
@@ -114,8 +85,17 @@ class Server:
         self._known: list[dict[bytes, Known]] = [{} for _ in range(32)]
         self._known_count = 0
         self._option_bytes: dict[Options, bytes] = {(): b""}
+        self._extensions: Extensions | None = None
+        self._block_bytes = UNLIMITED
+        if extensions:
+            blocks = BlockServer(core)
+            self._extensions = Extensions(blocks, Observations(core, blocks, self._bytes))
+            self._block_bytes = core.parameters.block_size
+            core.reset_notification = self._extensions.observations.reset
         if site is not None:
             site.on_change.append(self._forget_known)
+            if extensions:
+                site.on_notify.append(self.notify)
 
     def __len__(self) -> int:
         return len(self._exchanges)
@@ -154,6 +134,8 @@ class Server:
             raise ValueError(f"code {response.code} is no response's")
         found = self._exchanges.pop(exchange, None)
         if found is None:
+            if self._extensions is not None and self._extensions.observations.respond(exchange, response, now):
+                return
             self._counters.add("coap_responses_undelivered", "late")
             return
         core = self._core
@@ -161,7 +143,12 @@ class Server:
         peer = found.peer
         peer.deferred -= 1
         peer.heard = now
-        request = Message(0, type=Type.CON if found.confirmable else Type.NON, mid=found.mid, token=found.token)
+        request = found.request
+        if self._extensions is not None:
+            response = self._finish(found, response, now)
+            if found.extended is not None and found.extended.muted and is_muted(request, response.code):
+                self._mute(found)
+                return
         if not found.acknowledged:
             reply = self._encode(request, response, peer, now)
             if len(reply) > found.budget:
@@ -188,6 +175,36 @@ class Server:
             core.reliability.send(data, peer.path, mid, SeparateResponse(core), now)
         else:
             self._outgoing.append((data, peer.path))
+
+    def notify(
+        self, resource: tuple[bytes, ...], now: float, response: Message | None = None, confirmable: bool | None = None
+    ) -> int:
+        """The state of a resource changed: send notifications to who observes it, and return how many do."""
+        if self._extensions is None:
+            return 0
+        return self._extensions.observations.notify(resource, now, response, confirmable=confirmable)
+
+    @property
+    def extensions(self) -> Extensions | None:
+        """The layers for blocks and observations, where there are any."""
+        return self._extensions
+
+    def _finish(self, found: ServerExchange, response: Message, now: float) -> Message:
+        path = found.peer.path
+        verified = found.budget == UNLIMITED
+        if self._extensions is None or not (verified or len(response.payload) <= found.budget):
+            return response
+        if found.extended is not None:
+            return found.extended.finish(found.request, response, path, "", now)
+        return self._extensions.cut(found.request, response, path, "", now)
+
+    def _mute(self, found: ServerExchange) -> None:
+        # RFC 7967 section 2: no response; a Confirmable request is acknowledged all the same.
+        self._counters.add("coap_responses_undelivered", "no_response")
+        if found.confirmable and not found.acknowledged:
+            reply = encode_empty(Type.ACK, found.mid)
+            self._deduplication.replace(found.peer, found.mid, reply)
+            self._outgoing.append((reply, found.peer.path))
 
     def due(self, exchange: ServerExchange, now: float) -> None:
         """A deadline of ``exchange``: acknowledge with an Empty message, or forget it."""
@@ -247,9 +264,13 @@ class Server:
             if refused is not None:
                 self._error(request, refused, peer, path, size, now)
                 return
-            if plain and echo is None and not route.once and route.fresh_within is None:
-                self._keep_known(code, data[start:block_end], kept, route)
-        self._serve(request, route, peer, path, size, now)
+        extended = None
+        if self._extensions is not None and any(number in EXTENSION_OPTIONS for number, _ in kept):
+            extended = Extended(self._extensions, request, route)
+            route = extended.route
+        elif self._site is not None and plain and echo is None and not route.once and route.fresh_within is None:
+            self._keep_known(code, data[start:block_end], kept, route)
+        self._serve(request, route, peer, path, size, now, extended)
 
     def _route(self, request: Message) -> Route | int:
         if request.option(Option.PROXY_URI) is not None or request.option(Option.PROXY_SCHEME) is not None:
@@ -274,7 +295,16 @@ class Server:
 
     # How a request is answered
 
-    def _serve(self, request: Message, route: Route, peer: Peer | None, path: Path, size: int, now: float) -> None:
+    def _serve(
+        self,
+        request: Message,
+        route: Route,
+        peer: Peer | None,
+        path: Path,
+        size: int,
+        now: float,
+        extended: Extended | None = None,
+    ) -> None:
         # ``budget``: the bytes that may be sent for it.
         if not self._gate or (peer is not None and now < peer.verified_until):
             budget = UNLIMITED
@@ -282,6 +312,10 @@ class Server:
             budget = self._budget(path, size)
             if budget != UNLIMITED and not route.small and (route.once or request.code not in SAFE_METHODS):
                 # RFC 9175 section 2.3: not processed before the address is verified.
+                self._error(request, self._challenge(path, now), peer, path, size, now)
+                return
+            if budget != UNLIMITED and extended is not None and extended.observe == REGISTER and route.observable:
+                # Notifications would be unbounded amplification.
                 self._error(request, self._challenge(path, now), peer, path, size, now)
                 return
         if not route.idempotent:
@@ -294,8 +328,10 @@ class Server:
             response = error.response()
         self._counters["coap_requests_received"] += 1
         if response is None:
-            self._defer(request, peer, path, budget, size, now)
+            self._defer(request, peer, path, budget, size, now, extended)
             return
+        if extended is not None or len(response.payload) > self._block_bytes:
+            response = self._extend(request, response, extended, path, budget, now)
         reply = self._encode(request, response, peer, now)
         if len(reply) > budget:
             if request.code in SAFE_METHODS and not route.once:
@@ -304,12 +340,25 @@ class Server:
                 self._counters.add("coap_limit_reached", "unverified_response_bytes")
                 response = Message(response.code)
             reply = self._encode(request, response, peer, now)
+        if extended is not None and extended.muted and is_muted(request, response.code):
+            self._counters.add("coap_responses_undelivered", "no_response")
+            reply = encode_empty(Type.ACK, request.mid) if request.type == Type.CON else b""
         if not route.idempotent and peer is not None:
             confirmable = request.type == Type.CON
             peer.heard = now
             self._deduplication.remember(peer, request.mid, reply if confirmable else b"", now, confirmable=confirmable)
         if reply:
             self._outgoing.append((reply, path))
+
+    def _extend(
+        self, request: Message, response: Message, extended: Extended | None, path: Path, budget: int, now: float
+    ) -> Message:
+        # For an unverified address nothing is kept but what fits one datagram; the rest gets a challenge anyway.
+        if self._extensions is None or len(response.payload) > budget:
+            return response
+        if extended is None:
+            return self._extensions.cut(request, response, path, "", now)
+        return extended.finish(request, response, path, "", now)
 
     def _admit(self, request: Message, path: Path, budget: int, size: int, now: float) -> Peer | None:
         # A record for a message that is to be remembered; where there is no room the request is answered here.
@@ -326,7 +375,16 @@ class Server:
         self._error(request, _BUSY if verified else self._challenge(path, now), peer, path, size, now)
         return None
 
-    def _defer(self, request: Message, peer: Peer | None, path: Path, budget: int, size: int, now: float) -> None:
+    def _defer(
+        self,
+        request: Message,
+        peer: Peer | None,
+        path: Path,
+        budget: int,
+        size: int,
+        now: float,
+        extended: Extended | None,
+    ) -> None:
         core = self._core
         if peer is None or request.mid not in peer.seen:
             peer = self._admit(request, path, budget, size, now)
@@ -347,7 +405,7 @@ class Server:
         self._deduplication.remember(peer, request.mid, b"", now, confirmable=confirmable)
         exchange = core.new_exchange()
         ends = now + self._lifetime
-        kept = self._exchanges[exchange] = ServerExchange(self, exchange, peer, request, budget, ends)
+        kept = self._exchanges[exchange] = ServerExchange(self, exchange, peer, request, budget, ends, extended)
         core.timers.set(kept, now + core.parameters.piggyback_window if confirmable else ends)
         core.events.append(RequestReceived(exchange, request, path, ""))
 
@@ -357,6 +415,8 @@ class Server:
         reply = self._encode(request, response, peer, now)
         if response.payload and len(reply) > AMPLIFICATION * size:
             reply = self._encode(request, Message(response.code, response.options), peer, now)
+        if self._extensions is not None and is_muted(request, response.code):
+            reply = encode_empty(Type.ACK, request.mid) if request.type == Type.CON else b""
         if reply:
             self._outgoing.append((reply, path))
 

@@ -16,6 +16,9 @@ Handler = Callable[[Message, Path, str, float], Message | None]
 raise nothing but `ResponseError`, and have done nothing yet where it returns None: only the `RequestReceived` that
 follows says that there was room for the exchange. ``identity`` is the peer's authenticated name, '' under NoSec."""
 
+Notified = Callable[[tuple[bytes, ...], float, Message | None, bool | None], int]
+"""``notified(path segments, now, response, confirmable)``: how many observe the resource."""
+
 METHODS = frozenset(range(Code.GET, Code.IPATCH + 1))
 SAFE_METHODS = frozenset((Code.GET, Code.FETCH))
 """Methods that change nothing at the server (RFC 7252 section 5.8, RFC 8132 section 2)."""
@@ -45,6 +48,9 @@ class Route:
     fresh_within: float | None = None
     understands: frozenset[int] = frozenset()
     formats: frozenset[int] | None = None
+    consumes: frozenset[int] | None = None
+    observable: bool = False
+    confirmable: bool = True
     once: bool = False
     """True where a request can be taken but once, and none has the options of another (OSCORE): nothing is remembered
     of its options, and its method says nothing about what it does."""
@@ -53,6 +59,13 @@ class Route:
         """False where the request's Accept names no format of this resource (RFC 7252 section 5.10.4)."""
         accept = request.option(Option.ACCEPT)
         return accept is None or self.formats is None or decode_uint(accept) in self.formats
+
+    def takes(self, request: Message) -> bool:
+        """False where the payload's Content-Format is none that this resource takes (RFC 7252 section 5.9.2.10)."""
+        if self.consumes is None:
+            return True
+        given = request.option(Option.CONTENT_FORMAT)
+        return given is not None and decode_uint(given) in self.consumes
 
 
 @dataclass(slots=True)
@@ -77,6 +90,8 @@ class Site:
         """Makes the challenges for ``fresh_within``; an endpoint without a security layer shares it for addresses."""
         self.on_change: list[Callable[[], None]] = []
         """Called after a resource was added; endpoints drop what they keep about routes."""
+        self.on_notify: list[Notified] = []
+        """Called by `notify`; endpoints tell those that observe the resource through them."""
         self._root = _Node()
         self.add(
             ".well-known/core", self._discover, methods=[Code.GET], idempotent=True, listed=False,
@@ -94,6 +109,9 @@ class Site:
         fresh_within: float | None = None,
         understands: Iterable[int] = (),
         formats: Iterable[int] | None = None,
+        consumes: Iterable[int] | None = None,
+        observable: bool = False,
+        confirmable: bool = True,
         subtree: bool = False,
         listed: bool = True,
         rt: str = "",
@@ -111,6 +129,10 @@ class Site:
         * ``fresh_within``: the request must carry an Echo value no older than this many seconds, else 4.01 with one.
         * ``understands``: critical options besides Uri-* and Accept that the handler takes care of.
         * ``formats``: the Content-Formats that it can answer with; a request whose Accept is none of them gets 4.06.
+        * ``consumes``: the Content-Formats of payloads that it takes; another one, or none, gets 4.15. For FETCH, PATCH
+          and iPATCH, whose payload means nothing without its format (RFC 8132 section 2.1), and for PUT and POST.
+        * ``observable``: GET and FETCH may ask for notifications (RFC 7641, RFC 8132 section 2.4); say what changed
+          with `notify`. ``confirmable``: they are Confirmable messages; else Non-confirmable but for one a day.
         * ``subtree``: also serve every path below, where no other resource is.
         * ``listed``, ``rt``, ``interface``, ``title``, ``sz``: what ``/.well-known/core`` says (RFC 6690 section 3).
         """
@@ -123,7 +145,10 @@ class Site:
         if wanted & node.routes.keys():
             raise ValueError(f"/{path} serves {sorted(wanted & node.routes.keys())} already")
         named = None if formats is None else frozenset(formats)
-        route = Route(handler, idempotent, small, fresh_within, frozenset(understands), named)
+        taken = None if consumes is None else frozenset(consumes)
+        route = Route(
+            handler, idempotent, small, fresh_within, frozenset(understands), named, taken, observable, confirmable
+        )
         node.routes.update(dict.fromkeys(wanted, route))
         node.subtree = node.subtree or subtree
         if listed:
@@ -133,6 +158,7 @@ class Site:
             node.link = replace(
                 node.link, rt=rt or node.link.rt, interface=interface or node.link.interface,
                 title=title or node.link.title, ct=formats_listed, sz=node.link.sz if sz is None else sz,
+                obs=node.link.obs or observable,
             )  # fmt: skip
         for changed in self.on_change:
             changed()
@@ -178,12 +204,21 @@ class Site:
             return bad_option(bad)
         if not route.accepts(request):
             return Message(Code.NOT_ACCEPTABLE)
+        if not route.takes(request):
+            return Message(Code.UNSUPPORTED_CONTENT_FORMAT)
         if route.fresh_within is not None:
             value = request.option(Option.ECHO)
             age = None if value is None else self.echo.age(value, path, now, identity)
             if age is None or age > route.fresh_within:
                 return self.echo.challenge(path, now, identity)
         return None
+
+    def notify(self, path: str, now: float, response: Message | None = None, *, confirmable: bool | None = None) -> int:
+        """Say that the state of ``path`` changed: whoever observes it gets a notification, and how many they are is
+        returned. Its content is ``response`` or, without one, what the resource's handler answers each of them;
+        ``confirmable`` is for this change alone. May be called from a handler."""
+        segments = tuple(segment for _, segment in uri_path(path))
+        return sum(notified(segments, now, response, confirmable) for notified in self.on_notify)
 
     def links(self) -> list[Link]:
         """The listed resources, in the order of their paths."""

@@ -108,6 +108,7 @@ class Endpoint:
             trusted=trusted,
             understands=UNDERSTOOD | understands,
             accepts=self._accepts,
+            extensions=False,  # they belong inside the protection
         )
         self._events: deque[Event] = deque()
         self._exchange = 0
