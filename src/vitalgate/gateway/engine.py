@@ -33,6 +33,8 @@ class GatewayLimits:
 
     commit_every: float = 0.020
     """How long a frame waits for others to share its commit."""
+    release_every: float = 0.5
+    """How long entries that the cloud has taken wait for a commit to ride on (a crash before it sends them again)."""
     commit_entries: int = 256
     """Frames that are committed without waiting."""
     alarm_every: float = 0.005
@@ -347,8 +349,12 @@ class GatewayEngine:
     # committing
 
     def _arm_commit(self, now: float) -> None:
-        if self._commit_at is None and self.spool.must_commit():
-            self._commit_at = now + (self._retry or self._limits.commit_every)
+        if not self.spool.must_commit():
+            return
+        limits = self._limits
+        due = now + (self._retry or (limits.commit_every if self.spool.commit_is_urgent() else limits.release_every))
+        if self._commit_at is None or (due < self._commit_at and not self._retry):
+            self._commit_at = due
 
     def _commit(self, now: float) -> None:
         """One group commit; two-way devices are answered for what it made durable."""

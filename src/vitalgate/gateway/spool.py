@@ -296,10 +296,13 @@ class Spool:
 
     def must_commit(self) -> bool:
         """Whether there is anything for `commit` to do."""
+        return bool(self._outlet.released) or self.commit_is_urgent()
+
+    def commit_is_urgent(self) -> bool:
+        """See `SpoolStorage.commit_is_urgent`."""
         return bool(
             self._buffer
             or self._devices.touched
-            or self._outlet.released
             or self._outlet.refusing
             or self._meta
             or self._runs.changed

@@ -196,6 +196,9 @@ class SpoolStorage(Protocol):
     def must_commit(self) -> bool:
         """Whether there is anything for `commit` to do."""
 
+    def commit_is_urgent(self) -> bool:
+        """Whether something waits for its commit beside entries let go, which may ride on a later one."""
+
     def status(self) -> SpoolStatus:
         """The spool's state now."""
 
