@@ -42,9 +42,10 @@ def missing(reason):
     pytest.skip(reason)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium():
-    """The browser; without one the tests skip with the reason (in CI: fail)."""
+    """The browser; without one the tests skip with the reason (in CI: fail). Gone after this folder's tests: while it
+    runs, Playwright's event loop is this thread's, and other tests could not run theirs."""
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
         missing(f"no browser: none of {', '.join(NAMES)} is installed (apt-get install chromium)")
