@@ -42,9 +42,9 @@ def missing(reason):
     pytest.skip(reason)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def chromium():
-    """The browser; without one the tests skip with the reason (in CI: fail). Gone after this folder's tests: while it
+    """The browser; without one the tests skip with the reason (in CI: fail). Gone after each file of tests: while it
     runs, Playwright's event loop is this thread's, and other tests could not run theirs."""
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
