@@ -10,7 +10,7 @@ import time
 import pytest
 from typer.testing import CliRunner
 
-from vitalgate.cli.app import app
+from vitalgate.cli.app import VERBS, app, load
 from vitalgate.cli.ingestbench import bench_ingest
 
 
@@ -45,8 +45,24 @@ def folders(tmp_path):
 
 
 def test_help_and_version():
-    assert "Information only" in call("--help").stdout
+    help_text = call("--help").stdout
+    assert "Information only" in help_text
+    assert all(verb in help_text for verb in VERBS)
     assert re.fullmatch(r"vitalgate \d+\.\d+\.\d+\n", call("--version").stdout)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_list_of_verbs_says_what_each_says_of_itself(verb):
+    # The list is written without importing them: their own word is elsewhere.
+    assert load(verb).help == VERBS[verb]
+
+
+def test_help_imports_no_verb():
+    code = "import sys; sys.argv = ['vitalgate', '--help']; from vitalgate.cli.app import app; app(standalone_mode=False); print(*sys.modules)"  # noqa: E501
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = done.stdout.split()
+    assert "vitalgate.cli.app" in modules
+    assert not {f"vitalgate.cli.{verb}" for verb in VERBS} & set(modules)
 
 
 def test_device_kinds():

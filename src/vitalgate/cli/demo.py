@@ -17,6 +17,8 @@ from vitalgate.devices.recordings import RecordingError
 from vitalgate.gateway.keyexchange import KeyExchangeError
 from vitalgate.net.stacks import DEFAULT_OF, STACKS
 
+app = typer.Typer()
+
 
 class Security(enum.StrEnum):
     """Values of `--security`."""
@@ -42,6 +44,7 @@ def _table(result: dict[str, Any]) -> Table:
     return table
 
 
+@app.command()
 def demo(
     security: Annotated[Security, typer.Option(help="How the way to the cloud is protected.")] = Security.OSCORE,
     stack: Annotated[str, typer.Option(help="A protection stack by its slug, instead of --security.")] = "",

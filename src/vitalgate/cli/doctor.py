@@ -29,6 +29,8 @@ from vitalgate.gateway.vault import GatewayVault, VaultError
 from vitalgate.net.stacks import STACKS
 from vitalgate.net.udp import AddressError, resolve
 
+app = typer.Typer()
+
 SECONDS = 3.0
 
 
@@ -176,11 +178,12 @@ def _cloud(settings: CloudSettings) -> Iterator[Finding]:
 MARKS = {"good": "ok  ", "warning": "warn", "bad": "BAD "}
 
 
+@app.command()
 def doctor(
     config: Annotated[Path, typer.Option("--config", "-c", help="A gateway's or a cloud's configuration.")],
     json: JsonFlag = False,
 ) -> None:
-    """Look at configuration, secrets, ports, enrolment, the running process and its link; say what would help."""
+    """Look at configuration, secrets, ports, enrolment, the running process and its link; say what helps."""
     findings: list[Finding] = [_clock()]
     try:
         looked = _cloud(cloud_settings(config)) if is_cloud(config) else _gateway(gateway_settings(config))
