@@ -260,6 +260,8 @@ def server(
             help="Answer addresses at length only once they have shown by Echo that they receive it (RFC 9175).",
         ),
     ] = True,
+    interval: Annotated[float, typer.Option(min=0.01, help="Seconds between changes of what can be observed.")] = 5.0,
+    separate: Annotated[float, typer.Option(min=0.0, help="Seconds that /separate takes to answer.")] = 2.0,
 ) -> None:
     """Serve the resources of the ETSI plugtests, and POST /benchmark?rlen=N. A server to try things on."""
     host, _, port = bind.rpartition(":")
@@ -272,12 +274,14 @@ def server(
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         async with CoapServer(verify_addresses=verify) as serving:
-            Plugtest(serving)
+            plugtest = Plugtest(serving, separate_after=separate, interval=interval)
             address, bound = serving.bind(host, int(port))
             shown = f"[{address}]" if ":" in address else address
             note(f"serving coap://{shown}:{bound}/")
             if not verify and not is_loopback((address, bound)):
                 note("anyone can have this server send long answers to addresses that are not theirs (--no-verify)")
+            changing = asyncio.create_task(plugtest.run())
             await stop.wait()
+            changing.cancel()
 
     run(work)

@@ -280,6 +280,15 @@ class CoapServer:
         self._drivers.append(driver)
         return driver.address
 
+    def notify(self, path: str, response: Message | None = None, *, confirmable: bool | None = None) -> int:
+        """Say that the state of ``path`` changed: whoever observes it gets a notification (RFC 7641 section 4.2), with
+        ``response`` or what the resource's handler answers; returns how many they are. See `Site.notify`."""
+        loop = asyncio.get_running_loop()
+        count = self.site.notify(path, loop.time(), response, confirmable=confirmable)
+        for driver in self._drivers:
+            loop.call_soon(driver.turn)  # later, for a handler may say so, whose own response goes first
+        return count
+
     async def serve(self, host: str, port: int = 5683) -> None:
         """Serve ``host``:``port`` until cancelled. Raises `AddressError`."""
         self.bind(host, port)

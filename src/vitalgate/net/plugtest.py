@@ -1,11 +1,14 @@
 """The server of the ETSI CoAP plugtests: every resource that the test descriptions (CORE, BLOCK, OBS, LINK) ask for,
 and POST /benchmark?rlen=N, which answers with N bytes.
 
+/obs, /obs-non, /obs-large and /obs-pumping change by themselves, and at once where a client puts or deletes something.
 What clients put here lives in memory, in bounded tables, and is anyone's to read and change: a server to try things on.
 """
 
 import asyncio
-from collections.abc import Callable
+import functools
+import itertools
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import Final
 
@@ -44,7 +47,7 @@ class Stored:
     def __init__(self, content: bytes | None, content_format: int = ContentFormat.TEXT) -> None:
         self.content = content
         self.content_format = content_format
-        self.changed: list[Callable[[], None]] = []
+        self.changed: list[Callable[[], object]] = []
         """Called after each change."""
 
     def get(self, request: Message, _path: Path, _identity: str, _now: float) -> Message:
@@ -58,7 +61,7 @@ class Stored:
         return Message(Code.CONTENT, options, self.content)
 
     def put(self, request: Message, _path: Path, _identity: str, _now: float) -> Message:
-        """2.01 or 2.04; 4.12 where a condition does not hold."""
+        """2.01 or 2.04; 4.12 where a condition does not hold (RFC 7252 section 5.10.8)."""
         self._check(request)
         created = self.content is None
         self.content = request.payload
@@ -74,6 +77,12 @@ class Stored:
         self._tell()
         return Message(Code.DELETED)
 
+    def replace(self, content: bytes) -> None:
+        """New content of the server's own, as text; there again if it was deleted."""
+        self.content = content
+        self.content_format = ContentFormat.TEXT
+        self._tell()
+
     def _check(self, request: Message) -> None:
         wanted = request.all(Option.IF_MATCH)
         # An empty If-Match asks only that the resource exists (section 5.10.8.1).
@@ -88,14 +97,20 @@ class Stored:
 
 
 class Plugtest:
-    """Adds the resources to ``server``; ``separate_after`` is how long /separate thinks, in seconds."""
+    """Adds the resources to ``server``; ``separate_after`` is how long /separate thinks, ``interval`` how long the
+    observable resources stay as they are, in seconds."""
 
-    def __init__(self, server: CoapServer, *, separate_after: float = 2.0) -> None:
+    def __init__(self, server: CoapServer, *, separate_after: float = 2.0, interval: float = 5.0) -> None:
         self.test = Stored(b"This is the resource /test. It can be read, replaced, posted to and deleted.")
         self.validate = Stored(b"Read me, then ask again with my ETag.")
         self.large_update = Stored(LARGE)
         self.create1 = Stored(None)
+        self.obs = Stored(b"0")
+        self.obs_non = Stored(b"0")
+        self.obs_large = Stored(LARGE)
+        self.obs_pumping = Stored(LARGE)
         self._separate_after = separate_after
+        self._interval = interval
         self._created: dict[bytes, Stored] = {}
         self._count = 0
         self._server = server
@@ -140,6 +155,27 @@ class Plugtest:
             site.add(f"path/{name}", _fixed(_TEXT, f"/path/{name}".encode()), methods=get, idempotent=True,
                      listed=False)  # fmt: skip
         site.add("benchmark", _benchmark, methods=post, idempotent=True)
+        for path, stored in self._observed():
+            site.add(path, stored.get, methods=get, idempotent=True, observable=True, confirmable=path != "obs-non")
+            site.add(path, stored.put, methods=put, small=True, understands=conditions)
+            site.add(path, stored.delete, methods=delete, small=True, understands=conditions)
+            stored.changed.append(functools.partial(self._server.notify, path))
+
+    def _observed(self) -> Iterator[tuple[str, Stored]]:
+        yield "obs", self.obs
+        yield "obs-non", self.obs_non
+        yield "obs-large", self.obs_large
+        yield "obs-pumping", self.obs_pumping
+
+    async def run(self) -> None:
+        """Change what can be observed, again and again, until cancelled."""
+        for number in itertools.count(1):
+            await asyncio.sleep(self._interval)
+            head = b"%d\n" % number
+            self.obs.replace(head)
+            self.obs_non.replace(head)
+            self.obs_large.replace(head + LARGE)
+            self.obs_pumping.replace(head + (b"" if number % 2 else LARGE))
 
     def _post_test(self, _request: Message, _path: Path, _identity: str, _now: float) -> Message:
         return Message(Code.CREATED, _LOCATION)
