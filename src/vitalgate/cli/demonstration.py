@@ -122,14 +122,24 @@ class _Process:
 
 
 class Demonstration:
-    """Set up, run, account, clean up. ``folder`` is kept when it was given, else a temporary one that is removed."""
+    """Set up, run, account, clean up. ``folder`` is kept when it was given, else a temporary one that is removed.
+    ``route``, given the cloud's UDP port of loopback, returns the port by which the gateway is to reach it."""
 
-    def __init__(self, stack: str, *, folder: Path | None = None, dashboard_port: int = 0, seed: int = 1) -> None:
+    def __init__(
+        self,
+        stack: str,
+        *,
+        folder: Path | None = None,
+        dashboard_port: int = 0,
+        seed: int = 1,
+        route: Callable[[int], int] = int,
+    ) -> None:
         self.stack = stack
         self._keep = folder is not None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="vitalgate-demo-"))
         self._dashboard_port = dashboard_port
         self._seed = seed
+        self._route = route
         self._cloud = _Process("cloud", self.folder / "cloud.log")
         self._gateway = _Process("gateway", self.folder / "gateway.log")
         self._store: Store | None = None
@@ -232,13 +242,14 @@ class Demonstration:
             f'[coap]\nlisten = "127.0.0.1:{coap}"\nstacks = {stacks}\n[dashboard]\nlisten = "{page}"\n'
             "demand_password = false\n",
         )
-        uplink = f'[uplink]\ncloud = "127.0.0.1:{coap}"\nstack = "{self.stack}"\n[web]\nlisten = "127.0.0.1:0"\n'
+        cloud_port = self._route(coap)
+        uplink = f'[uplink]\ncloud = "127.0.0.1:{cloud_port}"\nstack = "{self.stack}"\n[web]\nlisten = "127.0.0.1:0"\n'
         gateway = self._write("gateway", uplink + "".join(tables), head="ledger = true\n")
         return cloud, gateway, ports
 
     def _write(self, name: str, tables: str, head: str = "") -> Path:
         folder = self.folder / name
-        folder.mkdir(mode=0o700)
+        folder.mkdir(mode=0o700, exist_ok=True)
         path = folder / f"{name}.toml"
         path.write_text(
             f'schema = 1\n{head}[storage]\ndata = "data"\nstate = "state"\n[master_key]\nfile = "keys/master.key"\n'
