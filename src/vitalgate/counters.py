@@ -41,6 +41,9 @@ COUNTERS: dict[str, Counter] = {
         Counter("coap_notifications_received", "Notifications of resources that we observe."),
         Counter("coap_notifications_stale", "Of these, such as a newer one had overtaken."),
         Counter("coap_back_offs", "Requests not sent because the server had answered them 4.29."),
+        Counter("coap_cache_answers", "Requests answered from the response cache, by what made it possible.", "how"),
+        Counter("coap_proxy_requests", "Requests to a proxy, by what became of them.", "outcome"),
+        Counter("coap_proxy_denied", "Requests that a proxy may not forward.", "reason"),
         Counter("coap_challenges", "Echo challenges sent to unverified addresses."),
         Counter("coap_addresses_verified", "Addresses that answered an Echo challenge."),
         # oscore
