@@ -281,6 +281,17 @@ def test_failed_protection_asks_for_keys_again_and_again(link: Link) -> None:
     assert values(link.stored) == [1]
 
 
+def test_posts_that_fail_together_are_one_failure_of_protection(link: Link) -> None:
+    link.answer = lambda _: Message(Code.UNAUTHORIZED)
+    link.say(VITAL, count=200)
+    link.run(0.1)
+    assert len(link.requests) >= 4
+    link.answer = lambda _: TAKEN
+    link.run(10)
+    assert not [event for event in link.events() if isinstance(event, RekeyNeeded)]
+    assert link.world.spool.status().entries == 0
+
+
 def test_pausing_gives_back_what_is_in_flight(link: Link) -> None:
     link.network.partition("gateway", "cloud")
     link.say(VITAL, count=50)

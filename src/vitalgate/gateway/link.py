@@ -31,6 +31,8 @@ LONGEST_REKEY_PAUSE: Final = 300.0
 """Seconds before another run after one that failed, doubled from the first to the longest."""
 OVERLAP: Final = 60.0
 """Seconds for which the former keys still verify what was under way."""
+FORMER: Final = 2
+"""Former keys that are kept so at a time, the newest: the cloud's name for itself is the same in all of them."""
 
 
 class NotEnrolledError(RuntimeError):
@@ -81,6 +83,7 @@ class Link:
         self._events: deque[LinkEvent] = deque()
         self._contexts = Contexts()
         self._context: SecurityContext | None = None
+        self._former: deque[SecurityContext] = deque()
         self._client: EnrolmentClient | None = None
         self._rekey_pause = FIRST_REKEY_PAUSE
         self._rekey_at: float | None = None
@@ -202,6 +205,9 @@ class Link:
     def _use(self, context: SecurityContext, now: float) -> None:
         if self._context is not None:
             self._contexts.retire(self._context, now + OVERLAP)
+            self._former.append(self._context)
+        if len(self._former) > FORMER:
+            self._contexts.remove(self._former.popleft())
         self._context = context
         self._contexts.add(context, path=self._path)
         assert context.name == CLOUD_NAME

@@ -14,10 +14,12 @@ anything else, time-out, reset              back off
 ==========================================  ============================================================================
 
 Backing off is one delay for all, doubled from failure to failure up to a limit; when it ends one POST goes ahead and
-the rest follow its success. An alarm waits for neither: it has a place of its own among the POSTs in flight, takes
-that of a less urgent one where it must, and cuts a long delay short.
+the rest follow its success. What was in flight already when one failed and fails later is no further failure: a cloud
+that started again, say, refuses all of it but the newest as replays. An alarm waits for none of this: it has a place of
+its own among the POSTs in flight, takes that of a less urgent one where it must, and cuts a long delay short.
 """
 
+import math
 import os
 from collections import deque
 from collections.abc import Sequence
@@ -136,7 +138,7 @@ class Uplink:
         self._unprotected = 0
         self._refusals = 0
         self._alarm_failures = 0
-        self._failed_at = 0.0
+        self._failed_at = -math.inf
         self._resume_at: float | None = None
         self._paused = False
 
@@ -212,15 +214,19 @@ class Uplink:
         if self._paused or self._resume_at is not None:
             return
         parameters = self._parameters
-        # After a failure one POST goes ahead; the window opens again with its success.
+        # After a failure one POST goes ahead, whatever is in flight from before; its success opens the window again.
         window = parameters.window if self._failures == 0 else 1
-        while len(self._posts) < window:
+        under_way = len(self._posts)
+        if self._failures:
+            under_way = sum(post.sent_at > self._failed_at for post in self._posts.values())
+        while under_way < window:
             entries = self._pieces.popleft() if self._pieces else None
             if entries is None:
                 entries = tuple(self._spool.next_batch(parameters.payload, now))
             if not entries:
                 return
             self._post(entries, now)
+            under_way += 1
         while self._spool.waiting(TrafficClass.ALARM):
             if len(self._posts) >= window + parameters.alarm_slots and not self._make_way(now):
                 return
@@ -302,30 +308,32 @@ class Uplink:
         self._refusals += 1
         self._emit(EntryRefused(code_text(code)))
         if self._refusals >= self._parameters.refusals:
-            self._back_off(now, code_text(code), None)
+            self._back_off(post, now, code_text(code), None)
 
     def _failed(
         self, post: _Post, reason: str, now: float, *, protection: bool = False, max_age: int | None = None
     ) -> None:
         self._spool.give_back([stored.id for stored in post.entries])
         self._counters.add("gateway_uplink_failed", reason)
-        if protection:
+        if protection and post.sent_at > self._failed_at:
             self._unprotected += 1
             if self._unprotected % self._parameters.rekey_after == 0:
                 self._emit(RekeyNeeded(self._unprotected))
         self._alarm_failures += post.is_alarm
-        self._back_off(now, reason, max_age)
+        self._back_off(post, now, reason, max_age)
 
-    def _back_off(self, now: float, reason: str, max_age: int | None) -> None:
+    def _back_off(self, post: _Post, now: float, reason: str, max_age: int | None) -> None:
         parameters = self._parameters
-        self._give_back_pieces()
-        if self._resume_at is None:  # else POSTs that were in flight together fail together: one failure
+        if post.sent_at > self._failed_at:
             self._failures += 1
             self._failed_at = now
             delay = min(parameters.first_delay * 2.0 ** min(self._failures - 1, 32), parameters.longest_delay)
             self._resume_at = now + delay * (1 + self._randomness(1)[0] / 512)
+        elif max_age is None:
+            return
+        self._give_back_pieces()
         if max_age is not None:
-            self._resume_at = max(self._resume_at, now + min(max_age, parameters.longest_max_age))
+            self._resume_at = max(self._resume_at or now, now + min(max_age, parameters.longest_max_age))
         if self._up is not False:
             self._up = False
             self._emit(LinkDown(reason))
