@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from vitalgate.devices.contract import DeviceKind, Faults, Transport
-from vitalgate.engine import Connection
+from vitalgate.engine import Connection, Wall
 from vitalgate.gateway.bindings import DeviceBinding
 from vitalgate.gateway.engine import GatewayEngine
 from vitalgate.net.virtual import VirtualNetwork
@@ -17,7 +17,8 @@ REDIAL: Final = 1.0
 
 
 class AttachedDevice:
-    """One simulator, its line, and the frames it ever said (``said``, by hash).
+    """One simulator, its line, and the frames it ever said: ``said`` counts them by hash, ``said_at`` has of each the
+    gateway's wall time and the hash.
 
     `attach` opens the line to a gateway that has started, `detach` closes it when that has died; what a serial device
     says to nobody is lost. ``on_due`` is called whenever the simulator has made something: `exchange` is due then.
@@ -32,6 +33,7 @@ class AttachedDevice:
         number: int,
         seed: int,
         faults: Faults,
+        gateway_wall: Wall,
         on_due: Callable[["AttachedDevice"], None],
     ) -> None:
         self._serial = kind.transport is Transport.SERIAL
@@ -39,6 +41,8 @@ class AttachedDevice:
         self.port = f"/dev/ttyS{number}" if self._serial else f"tcp:{GATEWAY_ADDRESS}:{2575 + number}"
         self.binding = DeviceBinding(urn, kind.slug, self.port, demo=True)
         self.said: Counter[bytes] = Counter()
+        self.said_at: list[tuple[float, bytes]] = []
+        self._gateway_wall = gateway_wall
         self._network = network
         self._on_due = on_due
         self._conn: Connection = self.port if self._serial else (DEVICE_ADDRESS, 40_000 + number)
@@ -122,6 +126,8 @@ class AttachedDevice:
             return
         self._armed = None
         self.simulator.handle_timeout(self._network.now)
-        self.said.update(self.simulator.sent_frames())
+        frames, wall = self.simulator.sent_frames(), self._gateway_wall()
+        self.said.update(frames)
+        self.said_at.extend((wall, name) for name in frames)
         self._on_due(self)
         self._arm()

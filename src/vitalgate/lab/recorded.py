@@ -84,6 +84,10 @@ class Book:
         """By device, how many committed frames of each hash."""
         return self._counted(lambda promise: promise.opens_frame)
 
+    def heard_at(self, device: str) -> list[tuple[float, bytes]]:
+        """(The gateway's wall time, hash) of each committed frame of ``device``."""
+        return [(one.at, one.frame_hash) for one in self.promises.values() if one.opens_frame and one.device == device]
+
     def _counted(self, which: Callable[[Promise], bool]) -> dict[str, Counter[bytes]]:
         counts: dict[str, Counter[bytes]] = {}
         for promise in self.promises.values():

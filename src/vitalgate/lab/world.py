@@ -36,7 +36,7 @@ from vitalgate.gateway.secrets import Keystore, MasterKey
 from vitalgate.gateway.storage import SpoolBounds
 from vitalgate.gateway.uplink import UplinkParameters
 from vitalgate.gateway.vault import GatewayVault
-from vitalgate.lab.account import tally
+from vitalgate.lab.account import Account, tally, untold
 from vitalgate.lab.attached import AttachedDevice
 from vitalgate.lab.hosting import History, Hosted
 from vitalgate.lab.recorded import POINTS, Book, Killed, RecordedSpool, RecordedStore
@@ -55,31 +55,6 @@ _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - files in memory, where the sys
 
 class WorldError(RuntimeError):
     """The world cannot go on as asked: the text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """What became of everything.
-
-    ``lost``, ``duplicated``, ``unheard`` as in `Tally`; of the lost, ``dropped`` is what gap notices told by number,
-    ``missing`` what exists by the numbers of its epoch and neither came nor was told. ``unanswered``: messages that
-    two-way devices still want answered. ``datagrams`` and ``bytes`` count everything that was sent, both ways.
-    ``history`` names the whole history of the network: equal only for equal histories.
-    """
-
-    lost: int
-    duplicated: int
-    unheard: int
-    dropped: int
-    missing: int
-    unanswered: int
-    committed: int
-    stored: int
-    observations: int
-    samples: int
-    datagrams: int
-    bytes: int
-    history: str
 
 
 @dataclass(slots=True)
@@ -141,7 +116,7 @@ class World:
         self.book = Book()
         self._bounds, self._limits, self._uplink, self._ledger = bounds, limits, uplink, ledger
         self._fuses: dict[str, _Fuse] = {}
-        self._backups = 0
+        self._backups = self._enrolments = 0
         self._places = {host: self._place(host) for host in (GATEWAY, CLOUD)}
         self.store: RecordedStore | None = None
         self.spool: RecordedSpool | None = None
@@ -149,11 +124,11 @@ class World:
         self.node: CloudNode | None = None
         self._sequences: dict[str, FileSequenceStore] = {}
         self.start_cloud()
-        self._enrol()
+        self.enrol()
         self.devices = [
             AttachedDevice(
                 self.network, KINDS[slug], str(example("lab", f"{slug}-{number}")), number=number, seed=seed + number,
-                faults=faults or Faults(), on_due=self._device_due,
+                faults=faults or Faults(), gateway_wall=self.network.wall(GATEWAY), on_due=self._device_due,
             )
             for number, slug in enumerate(KINDS if kinds is None else kinds, 1)
         ]  # fmt: skip
@@ -364,6 +339,7 @@ class World:
             lost=found.lost,
             duplicated=found.duplicated,
             unheard=found.unheard,
+            untold=sum(len(times) for times in self.untold().values()),
             dropped=totals.dropped,
             missing=sum(epoch.missing for epoch in read.accounts()),
             unanswered=sum(device.simulator.waiting() for device in self.devices),
@@ -376,6 +352,18 @@ class World:
             history=self._history.name(),
         )
 
+    def untold(self) -> dict[str, list[float]]:
+        """By one-way device, the wall times of what it said unheard without a gap that tells of it."""
+        spans: dict[str, list[tuple[float, float]]] = {}
+        for gap in self.gaps("device"):
+            spans.setdefault(gap.device, []).append((gap.start, gap.end))
+        return {
+            device.urn: times
+            for device in self.devices
+            if not device.kind.two_way
+            and (times := untold(device.said_at, self.book.heard_at(device.urn), spans.get(device.urn, ())))
+        }
+
     def gaps(self, kind: str = "") -> list[GapRow]:
         """The gaps the store knows, oldest first; of one ``kind`` ('dropped', 'device') or all."""
         rows = self._running_store().read.gaps(limit=1_000_000)
@@ -384,6 +372,33 @@ class World:
     def epochs(self) -> list[EpochAccount]:
         """The store's account of every epoch, oldest first."""
         return self._running_store().read.accounts()
+
+    def enrol(self) -> None:
+        """Enrol the gateway, which must not run, with a new one-time code and over the network as it stands. Raises
+        `WorldError` when that leads to no keys."""
+        if self._places[GATEWAY].hosted is not None:
+            raise WorldError("the gateway runs: kill it first")
+        self._enrolments += 1
+        tag, wall = f"enrolment {self._enrolments}", self.network.wall(GATEWAY)
+        code = create_code(
+            self._running_store().enrolment("lab"), self.network.wall(CLOUD)(),
+            gateway=GATEWAY_NAME, replaces=self._enrolments > 1, randomness=self._random(f"{tag} code"),
+        )  # fmt: skip
+        vault, _ = self._vault(self._places[GATEWAY], tag)
+        begins = enrolment(vault, EnrolmentCode.from_text(code.text))
+        endpoint = Endpoint(randomness=self._random(f"{tag} endpoint"), wall=wall)
+        run = EnrolmentRun(endpoint, (GATEWAY, CLOUD), begins, randomness=self._random(f"{tag} run"))
+        run.start(self.now)
+        self.network.add_host(GATEWAY, run)
+        until, event = self.now + ENROL_SECONDS, None
+        while event is None and self.now < until:
+            self.run(0.5)
+            event = run.next_event()
+        self.network.remove_host(GATEWAY)
+        if not isinstance(event, KeysEstablished):
+            raise WorldError(f"the gateway was not enrolled: {event}")
+        with FileSequenceStore(self._places[GATEWAY].state / SEQUENCES) as sequences:
+            vault.adopt(event.established, sequences)
 
     def vault(self) -> GatewayVault:
         """The gateway's vault as a command beside the running gateway opens it."""
@@ -468,31 +483,6 @@ class World:
         engine = self.engine
         while engine is not None and (event := engine.next_event()) is not None:
             self.events.append((now, event))
-
-    def _enrol(self) -> None:
-        """The gateway with a one-time code, over the network as anywhere."""
-        place, wall = self._places[GATEWAY], self.network.wall(GATEWAY)
-        store = self._running_store()
-        code = create_code(
-            store.enrolment("lab"), self.network.wall(CLOUD)(), gateway=GATEWAY_NAME, randomness=self._random("code")
-        )
-        vault, _ = self._vault(place, "enrolment")
-        endpoint = Endpoint(randomness=self._random("enrolment endpoint"), wall=wall)
-        run = EnrolmentRun(
-            endpoint, (GATEWAY, CLOUD), enrolment(vault, EnrolmentCode.from_text(code.text)),
-            randomness=self._random("enrolment run"),
-        )  # fmt: skip
-        run.start(self.now)
-        self.network.add_host(GATEWAY, run)
-        event = None
-        while event is None and self.now < ENROL_SECONDS:
-            self.run(0.5)
-            event = run.next_event()
-        self.network.remove_host(GATEWAY)
-        if not isinstance(event, KeysEstablished):
-            raise WorldError(f"the gateway was not enrolled: {event}")
-        with FileSequenceStore(place.state / SEQUENCES) as sequences:
-            vault.adopt(event.established, sequences)
 
 
 def causes(gaps: list[GapRow]) -> Counter[tuple[str, str]]:
