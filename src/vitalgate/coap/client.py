@@ -15,6 +15,7 @@ from vitalgate.coap.codec import (
 )
 from vitalgate.coap.core import Core
 from vitalgate.coap.events import Failure, RequestFailed, ResponseReceived
+from vitalgate.coap.forwarding import check_forwarded
 from vitalgate.coap.message import Code, Message, Type, is_request, is_response
 from vitalgate.coap.options import Option, Use, check_options, with_option
 from vitalgate.coap.peers import Peer
@@ -292,7 +293,8 @@ class Client:
 
     def _take_options(self, exchange: ClientExchange, message: Message, now: float) -> bool:
         # False where the response has to be rejected (section 5.4.1); the exchange has then failed.
-        kept, bad = check_options(message.options, Use.RESPONSE, self._core.understands)
+        check = check_forwarded if self._core.relays else check_options
+        kept, bad = check(message.options, Use.RESPONSE, self._core.understands)
         if bad:
             self._core.counters.add("coap_rejected", "bad_option")
             self.fail(exchange, Failure.REJECTED, now)

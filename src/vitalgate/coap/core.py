@@ -6,6 +6,7 @@ from collections.abc import Callable
 from vitalgate.coap.codec import encode_empty
 from vitalgate.coap.deduplication import Deduplication
 from vitalgate.coap.events import Event
+from vitalgate.coap.forwarding import Forwarding
 from vitalgate.coap.message import Message, Type
 from vitalgate.coap.parameters import Limits, Parameters
 from vitalgate.coap.peers import Peers
@@ -19,8 +20,8 @@ class Core:
     """Parameters, tables, timers and queues of one endpoint; its client and server sides work on them."""
 
     __slots__ = (
-        "_exchange", "accepts", "counters", "deduplication", "events", "limits", "outgoing", "parameters", "peers",
-        "randomness", "reliability", "reset_notification", "timers", "understands",
+        "_exchange", "accepts", "counters", "deduplication", "events", "forwarding", "limits", "outgoing", "parameters",
+        "peers", "randomness", "relays", "reliability", "reset_notification", "timers", "understands",
     )  # fmt: skip
 
     def __init__(
@@ -40,6 +41,10 @@ class Core:
         """Critical options that layers above take care of, in requests and responses."""
         self.accepts = accepts
         """Judges a response before it ends its exchange; one that it refuses is as if it had never come."""
+        self.forwarding: Forwarding | None = None
+        """The proxy whose clients send their requests here."""
+        self.relays = False
+        """True where responses are a proxy's to pass on, so that options nobody knows here are kept."""
         self.timers = Timers()
         self.outgoing: list[Datagram] = []
         self.events: deque[Event] = deque()

@@ -11,6 +11,7 @@ from vitalgate.coap.codec import HEADER, VERSION_BITS
 from vitalgate.coap.core import Core
 from vitalgate.coap.deduplication import FOREVER
 from vitalgate.coap.events import Event
+from vitalgate.coap.forwarding import Forwarding
 from vitalgate.coap.message import Message, Type, is_response
 from vitalgate.coap.options import uri_path
 from vitalgate.coap.parameters import Limits, Parameters
@@ -49,6 +50,7 @@ class Endpoint:
     ``understands`` are numbers of critical options that a layer above takes care of (OSCORE, Block). With
     ``accepts(exchange, response, path)`` it ignores a response that it cannot verify: the request stays under way then.
     Without ``extensions`` it knows neither blocks (RFC 7959) nor observations (RFC 7641): a layer above has its own.
+    ``forwarding`` makes it the side of a proxy that clients speak to, ``relays`` the side that asks origin servers.
     """
 
     def __init__(
@@ -65,6 +67,8 @@ class Endpoint:
         understands: frozenset[int] = frozenset(),
         accepts: Callable[[int, Message, Path], bool] | None = None,
         extensions: bool = True,
+        forwarding: Forwarding | None = None,
+        relays: bool = False,
     ) -> None:
         self.counters = Counters() if counters is None else counters
         self.wall = wall
@@ -72,6 +76,8 @@ class Endpoint:
         if extensions:
             understands |= BLOCK_OPTIONS
         self._core = Core(parameters, limits, self.counters, randomness, understands, accepts)
+        self._core.forwarding = forwarding
+        self._core.relays = relays
         self._deduplication = self._core.deduplication
         self._outgoing = self._core.outgoing
         self._client = Client(self._core)

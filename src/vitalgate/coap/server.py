@@ -22,6 +22,7 @@ from vitalgate.coap.core import Core
 from vitalgate.coap.echo import Echo
 from vitalgate.coap.events import RequestReceived
 from vitalgate.coap.extensions import EXTENSION_OPTIONS, Extended, Extensions, is_muted
+from vitalgate.coap.forwarding import Forwarding, check_forwarded
 from vitalgate.coap.message import Code, Message, Options, Type, code_text, is_response
 from vitalgate.coap.observe import REGISTER, Observations
 from vitalgate.coap.options import (
@@ -244,7 +245,11 @@ class Server:
             error.type = kind
             self._core.reject(path, mid, error.reason, reset=error.answer is Answer.RESET)
             return
-        kept, bad = check_options(request.options, Use.REQUEST, SERVER_CRITICAL | self._core.understands)
+        forwarding = self._core.forwarding
+        if forwarding is not None and not forwarding.takes(request.options):
+            forwarding = None
+        check = check_options if forwarding is None else check_forwarded
+        kept, bad = check(request.options, Use.REQUEST, SERVER_CRITICAL | self._core.understands)
         plain = kept is request.options
         block_end = size - len(request.payload) - (1 if request.payload else 0)
         request.options = kept
@@ -255,11 +260,11 @@ class Server:
         echo = request.option(Option.ECHO)
         if echo is not None:
             peer = self._verify(echo, peer, path, now)
-        route = self._route(request)
+        route = self._route(request) if forwarding is None else self._forwarded(request, forwarding)
         if not isinstance(route, Route):
             self._error(request, Message(route), peer, path, size, now)
             return
-        if self._site is not None:
+        if self._site is not None and forwarding is None:
             refused = self._site.refuse(route, request, path, "", now)
             if refused is not None:
                 self._error(request, refused, peer, path, size, now)
@@ -278,6 +283,11 @@ class Server:
         if request.code not in METHODS:
             return Code.METHOD_NOT_ALLOWED  # section 5.8
         return _EVENT if self._site is None else self._site.find(request.code, request.options)
+
+    @staticmethod
+    def _forwarded(request: Message, forwarding: Forwarding) -> Route | int:
+        # Nothing is forwarded for an address that is not verified: the request would reach others by our hand.
+        return Route(forwarding.handle, once=True) if request.code in METHODS else Code.METHOD_NOT_ALLOWED
 
     def _keep_known(self, code: int, block: bytes, options: Options, route: Route) -> None:
         if len(block) > self._core.limits.known_option_bytes:
