@@ -366,3 +366,18 @@ def test_two_endpoints_with_loss():
         assert now < 1000
     assert codes == [Code.CHANGED] * 20
     assert got == [b"%d" % number for number in range(20)], "each once and in order"
+
+
+def test_a_short_datagram_with_the_message_id_of_a_long_one_is_not_answered_at_length():
+    """Who may make a server send 136 bytes once may not have them sent again for 4 bytes each (RFC 9175 2.4)."""
+    step = Server()
+    assert len(step.asks("big", payload=b"y" * 60, mid=1).payload) == 100
+    step.hears(step.asked)
+    step.says(step.answer)
+    step.hears("40010001")
+    (challenge,) = step.said()
+    challenged(decode(challenge))
+    assert len(challenge) == 18
+    step.hears("4f010001" + "00" * 15)
+    step.silent()
+    assert len(step.runs) == 1

@@ -109,7 +109,7 @@ class Server:
             if reply is not None:
                 self._counters.add("coap_duplicates")
                 if reply and first < FIRST_NON:
-                    self._outgoing.append((reply, path))
+                    self._reply_again(reply, data, peer, path, now)
                 return
         start = 4 + (first & 15)
         size = len(data)
@@ -128,6 +128,17 @@ class Server:
         options, route = known
         kind = Type.CON if first < FIRST_NON else Type.NON
         self._serve(Message(code, options, payload, kind, mid, data[4:start]), route, peer, path, size, now)
+
+    def _reply_again(self, reply: bytes, data: bytes, peer: Peer, path: Path, now: float) -> None:
+        # Section 4.5: a duplicate gets the same acknowledgement. What only has the Message ID of an earlier request may
+        # be far shorter than that was, so the bound for unverified addresses is kept for each datagram anew.
+        size = len(data)
+        if self._gate and now >= peer.verified_until and len(reply) > self._budget(path, size):
+            token = data[4 : 4 + (data[0] & 15)]
+            if len(token) > MAX_TOKEN:
+                return
+            reply = self._bytes(ACK_BITS, data[2] << 8 | data[3], token, self._challenge(path, now))
+        self._outgoing.append((reply, path))
 
     def respond(self, exchange: int, response: Message, now: float) -> None:
         """The application's response: piggybacked while the request is unacknowledged, else separate."""
