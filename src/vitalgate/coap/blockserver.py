@@ -96,7 +96,8 @@ class BlockServer:
     def assemble(self, request: Message, block: Block, path: Path, identity: str, now: float) -> Message | None:
         """Take a request with a Block1 option. None where the body is whole, and is now the request's payload; else
         the response: 2.31, or 4.00, 4.08, 4.13, 5.03 with the reason in RFC 7959 section 2."""
-        if block.szx == RESERVED_SZX or (block.more and len(request.payload) != block.size):
+        size = len(request.payload)
+        if block.szx == RESERVED_SZX or (size != block.size if block.more else size > block.size):
             return Message(Code.BAD_REQUEST, (), b"block size")
         key = (path, identity, *transfer_key(request.code, request.options))
         found = self._assemblies.get(key)

@@ -42,6 +42,21 @@ class Extended:
         idempotent = route.idempotent and self.block1 is None and self.observe is None
         self.route = replace(route, handler=self.handle, idempotent=idempotent)
 
+    def keeps_state(self, by_event: bool) -> bool:
+        """True where to answer makes an entry in a table: not for an address that is not verified. A resource that
+        does not say beforehand that it can be observed then is not; without a site (``by_event``) any may be."""
+        if self.block1 is not None and self.block1.more:
+            return True
+        if self.observe == REGISTER:
+            if self.resource.observable or by_event:
+                return True
+            self.observe = None
+        return False
+
+    def mutes(self, request: Message, code: int) -> bool:
+        """True where no response with ``code`` is wanted; between blocks the client needs one to go on."""
+        return is_muted(request, code) and not (self.block1 is not None and self.block1.more)
+
     def handle(self, request: Message, path: Path, identity: str, now: float) -> Message | None:
         """The resource's handler, once the request is whole and where the answer is not at hand."""
         blocks = self._extensions.blocks
@@ -59,8 +74,9 @@ class Extended:
             answer = blocks.part(request, self.block2, path, identity, now)
             if answer is not None:
                 return answer
-            if request.code not in SAFE_METHODS:
-                return Message(Code.REQUEST_ENTITY_INCOMPLETE)  # to do it again for a block would do it twice
+            if request.code not in SAFE_METHODS or (request.code == Code.FETCH and not request.payload):
+                # To do it again for a block would do it twice; and what a FETCH asks for is in its payload.
+                return Message(Code.REQUEST_ENTITY_INCOMPLETE)
             self.done = False
         if self.observe is not None:
             request.options = without_option(request.options, Option.OBSERVE)

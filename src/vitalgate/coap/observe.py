@@ -22,6 +22,8 @@ from vitalgate.engine import Path
 
 REGISTER = 0
 DEREGISTER = 1
+UNKNOWN = -1
+"""The Content-Format of an observation whose client had the representation already (2.03)."""
 TICKS = 32768
 """Sequence numbers a second: the clock's ticks that section 4.4 proposes, at most 2^23 in 256 s."""
 CON_BITS = VERSION_BITS
@@ -163,7 +165,7 @@ class Observations:
         kept = Message(request.code, request.options, request.payload, request.type, request.mid, request.token)
         added = Observation(self, observer, kept, route, identity, now)
         added.block = None if block is None else Block(0, False, block.szx)
-        added.format = content_format(whole)
+        added.format = content_format(whole) if whole.code == Code.CONTENT else UNKNOWN
         added.sequence = self._next(sequence, now)
         observer.observations[added.token] = added
         self._resources.setdefault(added.resource, {})[added] = None
@@ -331,8 +333,12 @@ class Observations:
         response = Message(response.code, options, response.payload)
         if response.code >> 5 != 2:
             return response
-        if response.code == Code.CONTENT and content_format(response) != observation.format:
-            return Message(Code.NOT_ACCEPTABLE)
+        if response.code == Code.CONTENT:
+            given = content_format(response)
+            if observation.format == UNKNOWN:
+                observation.format = given
+            elif given != observation.format:
+                return Message(Code.NOT_ACCEPTABLE)
         path = observation.observer.peer.path
         response = self.blocks.cut(observation.request, response, observation.block, path, observation.identity, now)
         observation.sequence = self._next(observation.sequence, now)

@@ -15,8 +15,10 @@ from vitalgate.coap.codec import (
     Answer,
     MessageFormatError,
     decode_options,
+    decode_token,
     encode_empty,
     encode_options,
+    encode_token,
 )
 from vitalgate.coap.core import Core
 from vitalgate.coap.echo import Echo
@@ -24,7 +26,7 @@ from vitalgate.coap.events import RequestReceived
 from vitalgate.coap.extensions import EXTENSION_OPTIONS, Extended, Extensions, is_muted
 from vitalgate.coap.forwarding import Forwarding, check_forwarded
 from vitalgate.coap.message import Code, Message, Options, Type, code_text, is_response
-from vitalgate.coap.observe import REGISTER, Observations
+from vitalgate.coap.observe import Observations
 from vitalgate.coap.options import (
     RFC7252_CRITICAL,
     Option,
@@ -56,8 +58,8 @@ class Server:
 
     __slots__ = (
         "_block_bytes", "_core", "_counters", "_deduplication", "_echo", "_exchanges", "_extensions", "_gate",
-        "_known", "_known_count", "_lifetime", "_max_bytes", "_mid_base", "_most", "_option_bytes", "_outgoing",
-        "_peers", "_site", "_trusted",
+        "_known", "_known_count", "_lifetime", "_max_bytes", "_max_token", "_mid_base", "_most", "_option_bytes",
+        "_outgoing", "_peers", "_site", "_trusted",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +82,7 @@ class Server:
         self._trusted = trusted
         self._most = core.limits.unverified_response_bytes
         self._max_bytes = core.limits.message_bytes
+        self._max_token = core.parameters.max_token_length
         self._lifetime = core.parameters.exchange_lifetime
         self._mid_base = int.from_bytes(core.randomness(2), "big")
         self._exchanges: dict[int, ServerExchange] = {}
@@ -134,8 +137,9 @@ class Server:
         # be far shorter than that was, so the bound for unverified addresses is kept for each datagram anew.
         size = len(data)
         if self._gate and now >= peer.verified_until and len(reply) > self._budget(path, size):
-            token = data[4 : 4 + (data[0] & 15)]
-            if len(token) > MAX_TOKEN:
+            try:
+                token, _ = decode_token(data, self._max_token)
+            except MessageFormatError:
                 return
             reply = self._bytes(ACK_BITS, data[2] << 8 | data[3], token, self._challenge(path, now))
         self._outgoing.append((reply, path))
@@ -158,7 +162,7 @@ class Server:
         request = found.request
         if self._extensions is not None:
             response = self._finish(found, response, now)
-            if found.extended is not None and found.extended.muted and is_muted(request, response.code):
+            if found.extended is not None and found.extended.muted and found.extended.mutes(request, response.code):
                 self._mute(found)
                 return
         if not found.acknowledged:
@@ -238,14 +242,10 @@ class Server:
         self, data: bytes, path: Path, now: float, first: int, code: int, mid: int, peer: Peer | None
     ) -> None:
         kind = Type.CON if first < FIRST_NON else Type.NON
-        start = 4 + (first & 15)
         size = len(data)
         try:
-            if start > 4 + MAX_TOKEN:
-                raise MessageFormatError("token_length", kind, mid)
-            if start > size:
-                raise MessageFormatError("truncated", kind, mid)
-            request = Message(code, (), b"", kind, mid, data[4:start])
+            token, start = decode_token(data, self._max_token)
+            request = Message(code, (), b"", kind, mid, token)
             if size > self._max_bytes:
                 self._counters.add("coap_limit_reached", "message_bytes")
                 size1 = ((Option.SIZE1, encode_uint(self._max_bytes)),)
@@ -335,8 +335,8 @@ class Server:
                 # RFC 9175 section 2.3: not processed before the address is verified.
                 self._error(request, self._challenge(path, now), peer, path, size, now)
                 return
-            if budget != UNLIMITED and extended is not None and extended.observe == REGISTER and route.observable:
-                # Notifications would be unbounded amplification.
+            if budget != UNLIMITED and extended is not None and extended.keeps_state(self._site is None):
+                # Notifications would be unbounded amplification, and blocks of strangers would fill the tables.
                 self._error(request, self._challenge(path, now), peer, path, size, now)
                 return
         if not route.idempotent:
@@ -361,7 +361,7 @@ class Server:
                 self._counters.add("coap_limit_reached", "unverified_response_bytes")
                 response = Message(response.code)
             reply = self._encode(request, response, peer, now)
-        if extended is not None and extended.muted and is_muted(request, response.code):
+        if extended is not None and extended.muted and extended.mutes(request, response.code):
             self._counters.add("coap_responses_undelivered", "no_response")
             reply = encode_empty(Type.ACK, request.mid) if request.type == Type.CON else b""
         if not route.idempotent and peer is not None:
@@ -486,10 +486,13 @@ class Server:
         if encoded is None:
             encoded = self._encode_new(response.options)
         payload = response.payload
-        head = HEADER.pack(bits | len(token), response.code, mid)
-        if len(encoded) + len(payload) + 13 > self._max_bytes:
+        length = len(token)
+        if length > 12:
+            length, token = encode_token(token)
+        head = HEADER.pack(bits | length, response.code, mid)
+        if len(encoded) + len(payload) + len(token) + 5 > self._max_bytes:
             self._counters.add("coap_limit_reached", "message_bytes")
-            return HEADER.pack(bits | len(token), Code.INTERNAL_SERVER_ERROR, mid) + token
+            return HEADER.pack(bits | length, Code.INTERNAL_SERVER_ERROR, mid) + token
         if payload:
             return b"%b%b%b\xff%b" % (head, token, encoded, payload)
         return head + token + encoded
