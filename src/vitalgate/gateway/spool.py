@@ -26,12 +26,12 @@ from vitalgate.gateway.gaps import GapRuns
 from vitalgate.gateway.notice import EpochOpened, Gap, Notice
 from vitalgate.gateway.sealing import TAG_BYTES, KeySource, SecretsError
 from vitalgate.gateway.spoolbuffer import DISK, Buffer, Pending
-from vitalgate.gateway.spoolcommit import FULL, Group, Outcome, write_group
+from vitalgate.gateway.spoolcommit import FULL, NOTICE_CLASS, Group, Outcome, write_group
 from vitalgate.gateway.spooldb import Held, Mark, SpoolError, failure, write_mark
 from vitalgate.gateway.spooldevices import Devices
 from vitalgate.gateway.spoolopen import Device, OpenSpool, open_spool
 from vitalgate.gateway.spooloutlet import Outlet, entry_aad
-from vitalgate.gateway.spooltables import EntryRow, EpochRow, Tables
+from vitalgate.gateway.spooltables import GOES_LAST, MAY_GO, STAYS, EntryRow, EpochRow, Tables
 from vitalgate.gateway.storage import (
     ROW_BYTES,
     Appended,
@@ -52,8 +52,6 @@ from vitalgate.vitals.observation import TrafficClass
 
 __all__ = ["Spool", "SpoolError"]
 
-NOTICE_CLASS: Final = TrafficClass.WAVEFORM_REALTIME
-"""Notices go behind alarms, and before what comes seldom anyway."""
 ALIVE_EVERY: Final = 30.0
 """Seconds between two writes of the mark."""
 TELL_EVERY: Final = 10.0
@@ -213,7 +211,8 @@ class Spool:
             self._counters.add("gateway_spool_full")
             return Appended(Appending.FULL)
         for number, (lane, body) in enumerate(packed):
-            self._buffer_entry(lane, found.row.ref, heard_at, two_way, body, frame_hash, opens_frame=number == 0)
+            keep = STAYS if two_way else MAY_GO
+            self._buffer_entry(lane, found.row.ref, heard_at, keep, body, frame_hash, opens_frame=number == 0)
         if hash_tag:
             self._buffer.repeats[key] = hash_tag
         return Appended(Appending.BUFFERED, self._buffer.ticket())
@@ -229,7 +228,8 @@ class Spool:
         found = self._devices.get(device)
         # A gap's own notice is never dropped: with it would go the count of what it tells. Gaps are told only where
         # there is room or the cloud takes something, so their notices stay few.
-        self._buffer_entry(NOTICE_CLASS, found.row.ref if found else 0, at, isinstance(notice, Gap), body, b"")
+        keep = STAYS if isinstance(notice, Gap) else GOES_LAST
+        self._buffer_entry(NOTICE_CLASS, found.row.ref if found else 0, at, keep, body, b"")
 
     def silent(self, device: str, cause: str) -> None:
         """Say that ``device`` has fallen silent: the gap runs from when it was last heard until it is heard again."""
@@ -269,7 +269,7 @@ class Spool:
         lane: TrafficClass,
         ref: int,
         at: float,
-        keep: bool,
+        keep: int,
         packed: bytes,
         frame_hash: bytes,
         *,
@@ -363,6 +363,8 @@ class Spool:
             else (),
             over_bytes=self._outlet.bytes + buffer.bytes - most_bytes,
             over_entries=self._outlet.entries + len(rows) - most_entries,
+            reserve_bytes=self._bounds.max_bytes - most_bytes,
+            reserve_entries=self._bounds.max_entries - most_entries,
         )
 
     def _speakers(self) -> list[Device]:

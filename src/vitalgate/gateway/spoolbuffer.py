@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vitalgate.gateway.gaps import GapRuns
-from vitalgate.gateway.spooltables import EntryRow
+from vitalgate.gateway.spooltables import STAYS, EntryRow
 
 DISK: Final = "disk failing"
 """The cause of gaps that a disk refusing for long makes."""
@@ -70,7 +70,7 @@ class Buffer:
             row = pending.row
             if self.bytes <= goal_bytes and len(self.entries) - len(gone) <= goal_entries:
                 break
-            if not row.keep:
+            if row.keep != STAYS:
                 gone.add(row.id)
                 self.bytes -= row.size
                 runs.drop(row.device, row.epoch, DISK, row.sequence, row.at)

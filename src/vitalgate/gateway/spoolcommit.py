@@ -5,17 +5,21 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from vitalgate.gateway.gaps import GapRuns
-from vitalgate.gateway.spooltables import DeviceRow, EntryRow, EpochRow, Tables
+from vitalgate.gateway.spooltables import GOES_LAST, MAY_GO, DeviceRow, EntryRow, EpochRow, Tables
 from vitalgate.vitals.observation import TrafficClass
 
 FULL: Final = "spool full"
 """The cause of gaps that make room."""
+NOTICE_CLASS: Final = TrafficClass.WAVEFORM_REALTIME
+"""Notices go behind alarms, and before what comes seldom anyway."""
 _AT_ONCE: Final = 128
+_ORDER: Final = (*((lane, MAY_GO) for lane in reversed(TrafficClass)), (NOTICE_CLASS, GOES_LAST))
 
 
 @dataclass(slots=True)
 class Group:
-    """Everything one commit makes durable. ``over_bytes`` and ``over_entries`` is how much too much there would be."""
+    """Everything one commit makes durable. ``over_bytes`` and ``over_entries`` is how much too much there would be,
+    of which ``reserve_bytes`` and ``reserve_entries`` are granted to notices."""
 
     meta: Sequence[tuple[str, bytes]]
     epochs: Sequence[EpochRow]
@@ -29,6 +33,8 @@ class Group:
     ledger: Sequence[tuple[int, bytes, int]]
     over_bytes: int
     over_entries: int
+    reserve_bytes: int
+    reserve_entries: int
 
 
 @dataclass(slots=True)
@@ -37,8 +43,8 @@ class Outcome:
 
     dropped: dict[TrafficClass, int] = field(default_factory=dict)
     dropped_bytes: int = 0
-    passed: dict[TrafficClass, int] = field(default_factory=dict)
-    """The id up to which each class was searched for what may go."""
+    passed: dict[tuple[TrafficClass, int], int] = field(default_factory=dict)
+    """By class and ``keep``: the id up to which was searched for what may go."""
     refused: int = 0
 
 
@@ -47,7 +53,7 @@ def write_group(
     group: Group,
     runs: GapRuns,
     in_flight: Collection[int],
-    passed: dict[TrafficClass, int],
+    passed: dict[tuple[TrafficClass, int], int],
     repeats: int,
     refused: int,
 ) -> Outcome:
@@ -88,18 +94,22 @@ def write_group(
 
 
 def _make_room(tables: Tables, group: Group, runs: GapRuns, in_flight: Collection[int], outcome: Outcome) -> None:
-    """Drop the oldest of the least urgent class until it fits: what is in flight and what was acknowledged stays."""
+    """Drop the oldest of the least urgent class until it fits: what is in flight and what was acknowledged stays, and
+    notices go last, since with them goes the cause of a gap."""
     over_bytes, over_entries = group.over_bytes, group.over_entries
-    for lane in reversed(TrafficClass):
+    for lane, keep in _ORDER:
+        if keep == GOES_LAST:
+            over_bytes -= group.reserve_bytes
+            over_entries -= group.reserve_entries
         while over_bytes > 0 or over_entries > 0:
-            rows = tables.evictable(lane, outcome.passed.get(lane, 0), _AT_ONCE)
+            rows = tables.evictable(lane, keep, outcome.passed.get((lane, keep), 0), _AT_ONCE)
             if not rows:
                 break
             victims = []
             for number, epoch, sequence, device, at, size in rows:
                 if over_bytes <= 0 and over_entries <= 0:
                     break
-                outcome.passed[lane] = number
+                outcome.passed[lane, keep] = number
                 if number in in_flight:
                     continue
                 victims.append(number)

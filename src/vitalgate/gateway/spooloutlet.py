@@ -10,7 +10,7 @@ from vitalgate.gateway.sealing import SecretsError
 from vitalgate.gateway.spoolbuffer import Pending
 from vitalgate.gateway.spoolcommit import Outcome
 from vitalgate.gateway.spoolopen import OpenSpool
-from vitalgate.gateway.spooltables import EntryRow, EpochRow
+from vitalgate.gateway.spooltables import GOES_LAST, MAY_GO, EntryRow, EpochRow
 from vitalgate.gateway.storage import Stored
 from vitalgate.vitals.observation import TrafficClass
 
@@ -42,8 +42,8 @@ class Outlet:
         """To be deleted with the next commit."""
         self.refusing: dict[int, str] = {}
         """To be set aside with the next commit: id -> cause."""
-        self.evict_from: dict[TrafficClass, int] = {}
-        """Up to this id nothing of the class may be dropped."""
+        self.evict_from: dict[tuple[TrafficClass, int], int] = {}
+        """By class and ``keep``: up to this id nothing may be dropped."""
         self.progress = False
         """The cloud took something since this was last set to False."""
 
@@ -73,7 +73,8 @@ class Outlet:
     def give_back(self, ids: Iterable[int]) -> None:
         """They wait again."""
         for lane, number in self._outgoing.give_back(ids):
-            self.evict_from[lane] = min(self.evict_from.get(lane, 0), number - 1)
+            for keep in (MAY_GO, GOES_LAST):
+                self.evict_from[lane, keep] = min(self.evict_from.get((lane, keep), 0), number - 1)
 
     def refuse(self, ids: Iterable[int], cause: str) -> None:
         """The cloud will never take them."""

@@ -36,7 +36,7 @@ class EpochRow:
 
 @dataclass(frozen=True, slots=True)
 class EntryRow:
-    """One entry as it lies in the file; ``keep`` says that it is never dropped for space."""
+    """One entry as it lies in the file; ``keep`` says whether it may be dropped for space (`MAY_GO` and beside it)."""
 
     id: int
     epoch: int
@@ -44,7 +44,7 @@ class EntryRow:
     lane: TrafficClass
     device: int
     at: float
-    keep: bool
+    keep: int
     size: int
     sealed: bytes
 
@@ -60,6 +60,12 @@ class Share:
     last_id: int
 
 
+MAY_GO: Final = 0
+STAYS: Final = 1
+"""Never dropped for space."""
+GOES_LAST: Final = 2
+"""Dropped for space only when nothing else may go and the reserve is full too."""
+
 _ENTRY: Final = "id, epoch, sequence, class, device, at, keep, size, sealed"
 
 
@@ -72,7 +78,7 @@ def _entry(row: Sequence[int | float | bytes]) -> EntryRow:
         TrafficClass(int(lane)),
         int(device),
         float(at),
-        bool(keep),
+        int(keep),
         int(size),
         bytes(sealed) if isinstance(sealed, bytes) else b"",
     )
@@ -211,12 +217,14 @@ class Tables:
         """Delete entries."""
         self._db.executemany("DELETE FROM entries WHERE id = ?", [(number,) for number in ids])
 
-    def evictable(self, lane: TrafficClass, number: int, limit: int) -> list[tuple[int, int, int, int, float, int]]:
-        """(id, epoch, sequence, device, at, size) of the oldest entries of a class above ``number`` that may go."""
+    def evictable(
+        self, lane: TrafficClass, keep: int, number: int, limit: int
+    ) -> list[tuple[int, int, int, int, float, int]]:
+        """(id, epoch, sequence, device, at, size) of the oldest entries of a class and ``keep`` above ``number``."""
         rows = self._db.execute(
-            "SELECT id, epoch, sequence, device, at, size FROM entries WHERE class = ? AND id > ? AND keep = 0"
+            "SELECT id, epoch, sequence, device, at, size FROM entries WHERE class = ? AND id > ? AND keep = ?"
             " ORDER BY id LIMIT ?",
-            (lane, number, limit),
+            (lane, number, keep, limit),
         )
         return [(row[0], to_unsigned(row[1]), *row[2:]) for row in rows]
 
