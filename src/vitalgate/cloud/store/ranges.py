@@ -39,6 +39,13 @@ class Ranges:
         at = bisect_right(self._first, number) - 1
         return self._last[at] if at >= 0 and number <= self._last[at] else 0
 
+    def count(self, first: int, last: int) -> int:
+        """How many numbers of ``first``..``last`` are held."""
+        return sum(
+            max(0, min(last, self._last[at]) - max(first, self._first[at]) + 1)
+            for at in range(bisect_left(self._last, first), bisect_right(self._first, last))
+        )
+
     def add(self, first: int, last: int) -> None:
         """Add every number of ``first``..``last`` (inclusive; nothing when it is empty)."""
         if last < first:

@@ -61,8 +61,9 @@ class EpochAccount:
     """The account of one epoch of a gateway's spool.
 
     ``highest`` is the last sequence known to exist, ``contiguous`` the mark up to which all is accounted for,
-    ``stored`` how many entries the store took, ``declared`` how many a gap notice counted as dropped. ``holes`` are
-    sequences that exist, are not stored and lie in no declared range: on their way, or lost.
+    ``stored`` how many entries the store took, ``declared`` how many gap notices counted as dropped and did not come
+    after all (a gateway may drop what is here, unknown to it). ``holes`` are sequences that exist, are not stored and
+    lie in no declared range: on their way, or lost.
     """
 
     gateway: str
@@ -77,7 +78,7 @@ class EpochAccount:
     @property
     def missing(self) -> int:
         """How many existing sequences are neither stored nor counted as dropped; 0 when all is delivered."""
-        return self.highest - self.stored - self.declared
+        return max(0, self.highest - self.stored - self.declared)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +221,10 @@ class Reader:
 
     def _accounts(self, connection: sa.Connection) -> Iterator[EpochAccount]:
         homes = {row.id: row.name for row in all_gateways(self._database, connection)}
-        dropped = sa.select(gaps.c.gap_epoch, sa.func.sum(gaps.c.count)).group_by(gaps.c.gap_epoch)
-        declared = dict(connection.execute(dropped).all())
+        runs: dict[int, list[tuple[int, int, int]]] = {}
+        told = sa.select(gaps.c.gap_epoch, gaps.c.first_sequence, gaps.c.last_sequence, gaps.c.count)
+        for of, first, last, dropped in connection.execute(told.where(gaps.c.gap_epoch.is_not(None))).all():
+            runs.setdefault(of, []).append((first, last, dropped))
         for row in connection.execute(sa.select(epochs).order_by(epochs.c.id)).all():
             state = epoch_rows.load(connection, row)
             yield EpochAccount(
@@ -231,7 +234,10 @@ class Reader:
                 highest=max(state.stored.highest, state.declared.highest, state.closed_at_last or 0),
                 contiguous=state.contiguous,
                 stored=sum(last - first + 1 for first, last in state.stored),
-                declared=int(declared.get(row.epoch, 0)),
+                declared=sum(
+                    min(dropped, last - first + 1 - state.stored.count(first, last))
+                    for first, last, dropped in runs.get(row.epoch, ())
+                ),
                 holes=tuple(state.holes()),
             )
 
