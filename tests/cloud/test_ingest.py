@@ -318,7 +318,7 @@ def test_a_revoked_gateway_is_refused_and_shown_as_such(store, clock, spool):
     rig = protected(store, clock, {0: "gw-1"})
     rig.one(pack([spool.numerics()]))
     store.set_revoked("gw-1", actor="operator")
-    assert rig.one(pack([spool.numerics()])).code == Code.FORBIDDEN
+    assert rig.one(pack([spool.numerics()])).code == Code.UNAUTHORIZED  # by which the gateway sets nothing aside
     assert rig.board.snapshot()["gateways"][0]["marks"] == ["revoked"]
     assert rig.counters["cloud_deliveries{revoked}"] == 1
     assert store.read.totals().entries == 1

@@ -6,9 +6,10 @@ then each gets its answer:
 
 ====================================  ==============================================================================
 4.13 with Size1, 4.15                 a payload too large, a Content-Format that is not SenML-CBOR
-4.01                                  no security where that was not explicitly allowed
+4.01                                  no security where that was not explicitly allowed; a revoked gateway, which keeps
+                                      what it holds until it is enrolled anew
 4.00 with a diagnostic                what is no delivery (`DeliveryError`)
-4.03, 4.22                            a revoked gateway, another gateway's epoch or device; numbers out of range
+4.03, 4.22                            another gateway's epoch or device; numbers out of range
 4.29 with Max-Age                     a table of the store is full
 5.03 with Max-Age                     the store cannot be written now: nothing of the turn is acknowledged
 2.04                                  everything in it is durable
@@ -58,7 +59,7 @@ class IngestLimits:
 
 
 _REFUSALS: Final[dict[Refusal, tuple[Code, str]]] = {
-    Refusal.REVOKED: (Code.FORBIDDEN, "this gateway's identity is revoked"),
+    Refusal.REVOKED: (Code.UNAUTHORIZED, "this gateway's identity is revoked"),
     Refusal.FOREIGN_EPOCH: (Code.FORBIDDEN, "the epoch belongs to another gateway"),
     Refusal.FOREIGN_DEVICE: (Code.FORBIDDEN, "the device belongs to another gateway"),
     Refusal.OUT_OF_RANGE: (Code.UNPROCESSABLE_ENTITY, "a number is out of range"),
