@@ -78,10 +78,9 @@ class Extended:
                 # To do it again for a block would do it twice; and what a FETCH asks for is in its payload.
                 return Message(Code.REQUEST_ENTITY_INCOMPLETE)
             self.done = False
-        if self.observe is not None:
-            request.options = without_option(request.options, Option.OBSERVE)
-            if self.observe == DEREGISTER:
-                self._extensions.observations.deregister(path, request.token, now)
+        request.options = without_option(request.options, Option.OBSERVE)  # the resource is asked as by a GET
+        if self.observe == DEREGISTER:
+            self._extensions.observations.deregister(path, request.token, now)
         return self.resource.handler(request, path, identity, now)
 
     def finish(self, request: Message, response: Message, path: Path, identity: str, now: float) -> Message:
