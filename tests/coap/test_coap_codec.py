@@ -191,3 +191,25 @@ def test_a_damaged_message_is_a_message_or_the_one_error(message, data):
 def test_options_and_payload_alone(options, payload):
     tail = b"\xff" + payload if payload else b""
     assert decode_options(encode_options(options) + tail) == (options, payload)
+
+
+@pytest.mark.parametrize("length", [0, 8, 9, 12, 13, 268, 269, 65804])
+def test_extended_tokens(length):
+    """RFC 8974 section 2.1, at the edges of each form."""
+    message = Message(Code.GET, ((11, b"a"),), b"payload", Type.CON, 7, b"t" * length)
+    data = encode(message, 65804)
+    assert data[0] & 15 == (length if length < 13 else 13 if length < 269 else 14)
+    assert decode(data, 65804) == message
+    for end in range(len(data) - 9, 0, -1000):  # within header and token
+        with pytest.raises(MessageFormatError):
+            decode(data[:end], 65804)
+    if length > 8:
+        with pytest.raises(MessageFormatError, match="token_length"):
+            decode(data, length - 1)
+        with pytest.raises(ValueError, match="token"):
+            encode(message, length - 1)
+
+
+def test_no_token_is_longer_than_65804():
+    with pytest.raises(ValueError, match="token"):
+        encode(Message(Code.GET, token=bytes(65805)), 70000)

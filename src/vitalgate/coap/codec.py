@@ -12,6 +12,9 @@ HEADER = struct.Struct("!BBH")
 """Version, type and token length; code; Message ID (RFC 7252 figure 7)."""
 VERSION_BITS = 0x40
 MAX_TOKEN = 8
+"""Longest token of RFC 7252, and of what we send ourselves."""
+MAX_EXTENDED_TOKEN = 65804
+"""Longest token of RFC 8974 section 2.1."""
 PAYLOAD_MARKER = 0xFF
 MAX_OPTION_LENGTH = 65535 + 269
 TYPES = tuple(Type)
@@ -42,27 +45,53 @@ class MessageFormatError(ValueError):
         return Answer.RESET if self.type is Type.CON else Answer.IGNORE
 
 
-def decode(data: bytes) -> Message:
-    """The message that ``data`` (one datagram) holds. Raises `MessageFormatError`."""
+def decode(data: bytes, max_token: int = MAX_TOKEN) -> Message:
+    """The message that ``data`` (one datagram) holds; ``max_token`` above 8: extended tokens up to it (RFC 8974).
+    Raises `MessageFormatError`."""
     if len(data) < HEADER.size:
         raise MessageFormatError("short")
     first, code, mid = HEADER.unpack_from(data)
     if first & 0xC0 != VERSION_BITS:
         raise MessageFormatError("version")  # section 3: silently ignored, whatever its type bits say
     kind = TYPES[first >> 4 & 3]
-    start = HEADER.size + (first & 15)
-    if start > HEADER.size + MAX_TOKEN:
-        raise MessageFormatError("token_length", kind, mid)
-    if start > len(data):
-        raise MessageFormatError("truncated", kind, mid)
-    if code == 0 and len(data) > HEADER.size:
-        raise MessageFormatError("empty_with_data", kind, mid)  # section 4.1
     try:
+        token, start = decode_token(data, max_token)
+        if code == 0 and len(data) > HEADER.size:
+            raise MessageFormatError("empty_with_data")  # section 4.1
         options, payload = decode_options(data, start)
     except MessageFormatError as error:
         error.type, error.mid = kind, mid
         raise
-    return Message(code, options, payload, kind, mid, data[HEADER.size : start])
+    return Message(code, options, payload, kind, mid, token)
+
+
+def decode_token(data: bytes, max_token: int = MAX_TOKEN) -> tuple[bytes, int]:
+    """The token of a datagram of at least 4 bytes, and where its options start (RFC 7252 section 3; with ``max_token``
+    above 8 RFC 8974 section 2.1). Raises `MessageFormatError` without type and Message ID."""
+    length = data[0] & 15
+    start = HEADER.size
+    if length > max_token or length == 15:
+        raise MessageFormatError("token_length")
+    if length > 12:
+        start += length - 12
+        if start > len(data):
+            raise MessageFormatError("truncated")
+        length = int.from_bytes(data[HEADER.size : start], "big") + (13 if length == 13 else 269)
+        if length > max_token:
+            raise MessageFormatError("token_length")
+    end = start + length
+    if end > len(data):
+        raise MessageFormatError("truncated")
+    return data[start:end], end
+
+
+def encode_token(token: bytes) -> tuple[int, bytes]:
+    """The token length field and what follows the header for ``token`` (RFC 8974 section 2.1). ValueError where it is
+    too long for any message."""
+    if len(token) > MAX_EXTENDED_TOKEN:
+        raise ValueError(f"a token has at most {MAX_EXTENDED_TOKEN} bytes, not {len(token)}")
+    nibble, more = _extend(len(token))
+    return nibble, more + token
 
 
 def decode_options(data: bytes, at: int = 0) -> tuple[Options, bytes]:
@@ -109,15 +138,16 @@ def decode_options(data: bytes, at: int = 0) -> tuple[Options, bytes]:
     return tuple(options), b""
 
 
-def encode(message: Message) -> bytes:
-    """The datagram of ``message``. Raises ValueError for what no message can hold: a long token, options out of order
-    or range, an Empty message with anything in it."""
+def encode(message: Message, max_token: int = MAX_TOKEN) -> bytes:
+    """The datagram of ``message``. Raises ValueError for what no message can hold: a token longer than ``max_token``,
+    options out of order or range, an Empty message with anything in it."""
     token = message.token
-    if len(token) > MAX_TOKEN:
-        raise ValueError(f"a token has at most {MAX_TOKEN} bytes, not {len(token)}")
+    if len(token) > max_token:
+        raise ValueError(f"a token has at most {max_token} bytes here, not {len(token)}")
+    length, token = encode_token(token)
     if message.code == 0 and (token or message.options or message.payload):
         raise ValueError("an Empty message has no token, options or payload")
-    header = HEADER.pack(VERSION_BITS | message.type << 4 | len(token), message.code, message.mid)
+    header = HEADER.pack(VERSION_BITS | message.type << 4 | length, message.code, message.mid)
     return header + token + encode_options(message.options) + encode_payload(message.payload)
 
 
@@ -149,7 +179,7 @@ def encode_options(options: Options) -> bytes:
 
 
 def _extend(value: int) -> tuple[int, bytes]:
-    # An option's delta or length: the nibble, and the bytes that extend it (section 3.1).
+    # An option's delta or length (section 3.1), a token's length: the nibble, and the bytes that extend it.
     if value < 13:
         return value, b""
     if value < 269:

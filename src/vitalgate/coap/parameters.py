@@ -27,6 +27,9 @@ class Parameters:
     """How long an address that showed by Echo (RFC 9175) that it receives what we send is believed to."""
     echo_lifetime: float = 60.0
     """The age up to which an Echo value shows that an address is reachable."""
+    max_token_length: int = 8
+    """Longest token taken in requests, in bytes: 8 as in RFC 7252 section 3, or more (up to 65804) for the extended
+    tokens of RFC 8974. A longer one is a message format error. Our own tokens have 8 bytes."""
     block_size: int = 1024
     """Largest block, in bytes, that we make or ask for (RFC 7959 section 2.2): a power of two from 16 to 1024. Larger
     payloads are transferred in blocks."""
@@ -42,6 +45,8 @@ class Parameters:
             raise ValueError("ack_random_factor must not be below 1.0 (RFC 7252 section 4.8.1)")
         if self.max_retransmit < 0 or self.nstart < 1:
             raise ValueError("max_retransmit must be 0 or more, nstart 1 or more")
+        if not 8 <= self.max_token_length <= 65804:
+            raise ValueError("max_token_length must be from 8 to 65804 (RFC 8974 section 2.2.1)")
         if self.block_size not in (16, 32, 64, 128, 256, 512, 1024):
             raise ValueError("block_size must be a power of two from 16 to 1024 (RFC 7959 section 2.2)")
         if not 0 < self.observe_check <= 86400 or self.observe_interval < 0:
