@@ -381,3 +381,12 @@ def test_a_short_datagram_with_the_message_id_of_a_long_one_is_not_answered_at_l
     step.hears("4f010001" + "00" * 15)
     step.silent()
     assert len(step.runs) == 1
+
+
+def test_a_response_with_the_message_id_of_a_request_is_not_answered_at_length():
+    """The same through the other door: duplicates are by Message ID alone (RFC 7252 section 4.5)."""
+    step = Server()
+    step.asks("big", payload=b"y" * 60, mid=1)
+    step.hears("40450001")
+    step.silent()
+    assert step.count("coap_duplicates") == 1

@@ -134,7 +134,8 @@ class Client:
             reply = peer.seen.get(mid)
             if reply is not None:
                 core.counters.add("coap_duplicates")
-                if reply and confirmable:
+                # What a response was answered is an Empty message; a longer reply is to a request with its Message ID.
+                if confirmable and len(reply) == HEADER.size:
                     core.outgoing.append((reply, path))
                 return
         try:
