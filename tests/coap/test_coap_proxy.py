@@ -7,9 +7,8 @@ from coap_lockstep import seeded
 
 from vitalgate.coap import Code, Endpoint, Message, Parameters, Site, Type, decode, encode
 from vitalgate.coap.cache import CacheLimits, ResponseCache
-from vitalgate.coap.events import RequestReceived
 from vitalgate.coap.options import Option, build_options, sort_options, uint_option
-from vitalgate.coap.proxy import HttpAsk, Proxy, ProxyLimits, Resolve, Trouble
+from vitalgate.coap.proxy import HttpAsk, LocalRequest, Proxy, ProxyLimits, Resolve, Trouble
 from vitalgate.coap.proxypolicy import Policy, Target, parse_rule
 from vitalgate.coap.proxyrequest import RouteError, parse_route
 
@@ -364,8 +363,8 @@ def test_requests_for_the_application_are_the_applications():
     world = World(site=site)
     world.client_says(Message(Code.GET, ((Option.URI_PATH, b"later"),)))
     event = world.proxy.next_event()
-    assert isinstance(event, RequestReceived)
-    world.front.respond(event.exchange, content(b"now"), world.now)
+    assert isinstance(event, LocalRequest)
+    event.front.respond(event.received.exchange, content(b"now"), world.now)
     assert world.to_client()[0].payload == b"now"
 
 

@@ -93,7 +93,15 @@ class Trouble(enum.Enum):
         return Message(code, options, text.encode())
 
 
-ProxyEvent = Resolve | HttpAsk | RequestReceived
+@dataclass(frozen=True, slots=True)
+class LocalRequest:
+    """A request that came to ``front`` and is not for the proxy, and that its resource wants to answer later."""
+
+    front: MessageEndpoint
+    received: RequestReceived
+
+
+ProxyEvent = Resolve | HttpAsk | LocalRequest
 
 _TROUBLE: dict[Failure, Trouble] = {
     Failure.TIMEOUT: Trouble.TIMEOUT,
@@ -190,13 +198,16 @@ class Proxy:
 
     # The five calls, but that datagrams are the endpoints'
 
-    def take_requests(self, front: MessageEndpoint, now: float) -> None:
-        """Take the events of an endpoint that clients speak to. Requests that are not for the proxy become events."""
+    def take_requests(self, front: MessageEndpoint, now: float) -> int:
+        """Take the events of an endpoint that clients speak to, and return how many there were. Requests that are not
+        for the proxy become events."""
+        count = 0
         while (event := front.next_event()) is not None:
+            count += 1
             if not isinstance(event, RequestReceived):
                 continue
             if not self.takes(event.request.options):
-                self._events.append(event)
+                self._events.append(LocalRequest(front, event))
                 continue
             plan = self._plan(event.request)
             answer = partial(front.respond, event.exchange)
@@ -204,10 +215,13 @@ class Proxy:
                 self._begin(plan, event.request, answer, now)
             else:  # a local resource that wants to answer later, which it cannot through here
                 answer(Message(Code.NOT_IMPLEMENTED), now)
+        return count
 
-    def take_responses(self, back: MessageEndpoint, now: float) -> None:
-        """Take the events of an endpoint that asks origin servers."""
+    def take_responses(self, back: MessageEndpoint, now: float) -> int:
+        """Take the events of an endpoint that asks origin servers, and return how many there were."""
+        count = 0
         while (event := back.next_event()) is not None:
+            count += 1
             if isinstance(event, RequestReceived):
                 back.respond(event.exchange, Message(Code.NOT_FOUND), now)  # nothing is served there
                 continue
@@ -219,6 +233,7 @@ class Proxy:
                 self._take(flight, event.response, now)
             elif isinstance(event, RequestFailed):
                 self._fail(flight, _TROUBLE[event.reason], now)
+        return count
 
     def next_event(self) -> ProxyEvent | None:
         """Take the oldest event, or None."""
