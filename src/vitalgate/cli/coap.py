@@ -1,4 +1,4 @@
-"""`vitalgate coap get|put|post|delete|fetch|patch|ipatch URI` and `vitalgate coap server`."""
+"""`vitalgate coap get|put|post|delete|fetch|patch|ipatch URI`, `vitalgate coap server` and `vitalgate coap etsi`."""
 
 import asyncio
 import base64
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vitalgate.cli.coapetsi import etsi
 from vitalgate.cli.output import FAILED, JsonFlag, document, fail, note, wrong
 from vitalgate.coap.formats import MEDIA_TYPES, ContentFormat, media_type
 from vitalgate.coap.message import Code, Message, code_text
@@ -248,6 +249,9 @@ for _code, _make, _words in (
     (Code.IPATCH, _with_payload, "Change a part; doing it twice does no harm (RFC 8132)."),
 ):
     app.command(_code.name.lower())(_make(_code, _words))
+
+
+app.command("etsi")(etsi)
 
 
 @app.command("server")
