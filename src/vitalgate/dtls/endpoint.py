@@ -1,0 +1,202 @@
+"""`Endpoint`: DTLS for any number of peers on one socket, client and server at once, as one sans-IO engine."""
+
+import os
+import time
+from collections.abc import Hashable
+
+from vitalgate.counters import Counters
+from vitalgate.dtls.alerts import Alert, HandshakeError
+from vitalgate.dtls.association import Association
+from vitalgate.dtls.client import ClientStart
+from vitalgate.dtls.core import Core
+from vitalgate.dtls.credentials import Credentials, Identity
+from vitalgate.dtls.events import End, Event, Failed
+from vitalgate.dtls.front import HELLO_AT, Front
+from vitalgate.dtls.handshaking import HandshakeType
+from vitalgate.dtls.judging import Target
+from vitalgate.dtls.ledger import Ledger
+from vitalgate.dtls.parameters import Limits, Parameters
+from vitalgate.dtls.protection import Exhausted
+from vitalgate.dtls.records import CID_AT, CID_BIT, FIXED_BITS, FIXED_MASK, HEADER_BYTES, LARGEST_PLAINTEXT, ContentType
+from vitalgate.engine import Datagram, Path, Randomness, Wall
+
+_APPLICATION = int(ContentType.APPLICATION_DATA)
+_HANDSHAKE = int(ContentType.HANDSHAKE)
+_CID = int(ContentType.TLS12_CID)
+
+
+class Endpoint:
+    """One DTLS endpoint; every method is one of the engine's five calls or the application's.
+
+    ``listening``: it answers hellos as a server. It may connect as a client whether it listens or not.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        *,
+        listening: bool = False,
+        parameters: Parameters = Parameters(),  # noqa: B008  # frozen
+        limits: Limits = Limits(),  # noqa: B008  # frozen
+        counters: Counters | None = None,
+        randomness: Randomness = os.urandom,
+        wall: Wall = time.time,
+    ) -> None:
+        self.counters = Counters() if counters is None else counters
+        self._core = Core(credentials, parameters, limits, self.counters, randomness, wall, listening=listening)
+        self._front = Front(self._core, self._new_number)
+        self._numbers = 0
+        self._cid_length = parameters.cid or 0
+
+    # The engine's five calls
+
+    def receive_datagram(self, data: bytes, path: Path, now: float) -> None:
+        """Feed one datagram. What belongs to nobody, or does not verify, is counted and dropped."""
+        core = self._core
+        if not data:
+            core.counters.add("dtls_discarded", "header")
+            return
+        first = data[0]
+        if first == _CID:
+            association = core.by_cid.get(data[CID_AT : CID_AT + self._cid_length])
+        elif first & (FIXED_MASK | CID_BIT) == FIXED_BITS | CID_BIT:
+            association = core.by_cid.get(data[1 : 1 + self._cid_length])
+        elif core.starting and path in core.starting:
+            self._receive_while_starting(data, path, now)
+            return
+        elif first == _HANDSHAKE and core.listening and _begins_with_hello(data):
+            self._front.receive(data, path, now)
+            return
+        else:
+            association = core.by_path.get(path)
+        if association is None:
+            core.counters.add("dtls_discarded", "nobody")
+        else:
+            association.receive(data, path, now)
+
+    def datagrams_to_send(self, now: float) -> list[Datagram]:
+        """Take what is to be sent now."""
+        outgoing = self._core.outgoing
+        taken = outgoing[:]
+        outgoing.clear()
+        return taken
+
+    def next_timeout(self) -> float | None:
+        """The one deadline that matters next, or None."""
+        return self._core.timers.next()
+
+    def handle_timeout(self, now: float) -> None:
+        """A deadline has passed; harmless when it has not."""
+        self._core.timers.run(now)
+
+    def next_event(self) -> Event | None:
+        """Take the oldest event, or None."""
+        events = self._core.events
+        return events.popleft() if events else None
+
+    # The application's
+
+    def connect(
+        self,
+        path: Path,
+        now: float,
+        target: Target = Target(),  # noqa: B008  # frozen
+        *,
+        session_key: Hashable = None,
+    ) -> int:
+        """Begin a handshake as a client and return the association's number; `Connected` or `Failed` follows. Sessions
+        are resumed by ``session_key``, which by default is path and target. An association with this path that is there
+        already is closed."""
+        core = self._core
+        before = core.by_path.get(path)
+        if before is not None:
+            before.end(End.LOCAL, now, answer=Alert.CLOSE_NOTIFY)
+        association = Association(core, self._new_number(), path, now, client=True)
+        if len(core.associations) >= core.limits.associations:
+            core.counters.add("dtls_limit_reached", "associations")
+            core.emit(Failed(association.number, path, End.LIMIT))
+            return association.number
+        core.associations[association.number] = association
+        core.by_path[path] = association
+        core.counters.add("dtls_handshakes_started", "local")
+        core.timers.set(association, now + core.parameters.handshake)
+        try:
+            ClientStart(association, target, (path, target) if session_key is None else session_key, now)
+        except HandshakeError as error:
+            association.end(End.REFUSED, now, detail=error.reason)
+        return association.number
+
+    def send(self, association: int, data: bytes, now: float) -> bool:
+        """Send application data (up to 2^14 bytes) as one record; False where there is no complete association of this
+        number (any more): nothing goes out unprotected."""
+        if len(data) > LARGEST_PLAINTEXT:
+            raise ValueError("a record holds 16384 bytes at most")
+        found = self._core.associations.get(association)
+        if found is None or not found.established:
+            self.counters.add("dtls_not_sent")
+            return False
+        try:
+            found.send(data)
+        except Exhausted:
+            found.end(End.EXHAUSTED, now)
+            return False
+        return True
+
+    def close(self, association: int, now: float) -> None:
+        """End an association with close_notify; `Closed` or `Failed` follows. Harmless where there is none."""
+        found = self._core.associations.get(association)
+        if found is not None:
+            found.end(End.LOCAL, now, answer=Alert.CLOSE_NOTIFY)
+
+    def association_at(self, path: Path) -> int | None:
+        """The number of the association with ``path``, complete or begun by us; None where there is none."""
+        found = self._core.by_path.get(path)
+        return None if found is None else found.number
+
+    def identity(self, association: int) -> Identity | None:
+        """Who the peer of a complete association is."""
+        found = self._core.associations.get(association)
+        return found.identity if found is not None and found.established else None
+
+    def path(self, association: int) -> Path | None:
+        """Where the peer is now."""
+        found = self._core.associations.get(association)
+        return None if found is None else found.path
+
+    def attach(self, ledger: Ledger | None) -> None:
+        """Have every record that is written entered into ``ledger``; None to stop."""
+        self._core.ledger = ledger
+
+    def __len__(self) -> int:
+        """Associations, complete or not."""
+        return len(self._core.associations)
+
+    def _new_number(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+    def _receive_while_starting(self, data: bytes, path: Path, now: float) -> None:
+        """A peer shakes hands from ``path``, where a complete association may be too (RFC 6347 section 4.2.8). What is
+        unprotected concerns the handshake; protected records belong to the one of the two that can read them."""
+        core = self._core
+        starting = core.starting[path]
+        if data[0] == _HANDSHAKE and _begins_with_hello(data):
+            self._front.receive(data, path, now)
+            return
+        complete = core.by_path.get(path)
+        if complete is None or _is_plain(data):
+            starting.receive(data, path, now)
+        elif starting.reading is None:
+            if not complete.receive_if_readable(data, path, now):
+                starting.keep_early(data)
+        elif not starting.receive_if_readable(data, path, now):
+            complete.receive(data, path, now)
+
+
+def _begins_with_hello(data: bytes) -> bool:
+    """A ClientHello in epoch 0 is the first message of the datagram."""
+    return len(data) > HELLO_AT and data[HELLO_AT] == HandshakeType.CLIENT_HELLO and data[3:5] == b"\0\0"
+
+
+def _is_plain(data: bytes) -> bool:
+    return len(data) >= HEADER_BYTES and data[0] & FIXED_MASK != FIXED_BITS and data[3:5] == b"\0\0"
