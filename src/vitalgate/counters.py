@@ -44,6 +44,8 @@ COUNTERS: dict[str, Counter] = {
         Counter("coap_cache_answers", "Requests answered from the response cache, by what made it possible.", "how"),
         Counter("coap_proxy_requests", "Requests to a proxy, by what became of them.", "outcome"),
         Counter("coap_proxy_denied", "Requests that a proxy may not forward.", "reason"),
+        Counter("coap_group_requests_received", "Requests that were sent to a group and are for us."),
+        Counter("coap_group_requests_sent", "Our requests to groups."),
         Counter("coap_challenges", "Echo challenges sent to unverified addresses."),
         Counter("coap_addresses_verified", "Addresses that answered an Echo challenge."),
         # oscore

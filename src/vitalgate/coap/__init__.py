@@ -11,9 +11,17 @@ from vitalgate.coap.codec import (
 )
 from vitalgate.coap.echo import Echo
 from vitalgate.coap.endpoint import Endpoint, MessageEndpoint
-from vitalgate.coap.events import Event, Failure, RequestFailed, RequestReceived, ResponseReceived
+from vitalgate.coap.events import (
+    Event,
+    Failure,
+    GroupRequestEnded,
+    RequestFailed,
+    RequestReceived,
+    ResponseReceived,
+)
 from vitalgate.coap.formats import ContentFormat, media_type
 from vitalgate.coap.message import Code, Message, Options, Type, code_text, is_request, is_response
+from vitalgate.coap.multicast import GroupPath
 from vitalgate.coap.options import (
     OPTIONS,
     Format,
@@ -47,6 +55,8 @@ __all__ = [
     "Event",
     "Failure",
     "Format",
+    "GroupPath",
+    "GroupRequestEnded",
     "Handler",
     "Limits",
     "Message",

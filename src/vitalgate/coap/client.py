@@ -144,6 +144,8 @@ class Client:
             core.reject(path, mid, error.reason, reset=error.answer is Answer.RESET)
             return
         exchange = self._tokens.get((path, message.token))
+        if exchange is None and core.group_response is not None and core.group_response(message, path):
+            return
         if exchange is None:
             # Section 5.3.2: rejected. A Reset for a Non-confirmable one too: it ends observations we do not know.
             core.reject(path, mid, "unexpected_response", reset=True)

@@ -20,8 +20,9 @@ class Core:
     """Parameters, tables, timers and queues of one endpoint; its client and server sides work on them."""
 
     __slots__ = (
-        "_exchange", "accepts", "counters", "deduplication", "events", "forwarding", "limits", "outgoing", "parameters",
-        "peers", "randomness", "relays", "reliability", "reset_notification", "timers", "understands",
+        "_exchange", "accepts", "counters", "deduplication", "events", "forwarding", "group_response", "limits",
+        "outgoing", "parameters", "peers", "randomness", "relays", "reliability", "reset_notification", "timers",
+        "understands",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +52,8 @@ class Core:
         self.peers = Peers(parameters, limits, counters, self.timers, randomness)
         self.deduplication = Deduplication(parameters, limits)
         self.reliability = Reliability(parameters, limits, counters, self.timers, randomness, self.outgoing)
+        self.group_response: Callable[[Message, Path], bool] | None = None
+        """Given a response whose token is of no request to its sender; True where it was to a group."""
         self.reset_notification: Callable[[Path, int, float], bool] | None = None
         """Told of a Reset message that no message under way is found for; True where it was for a notification."""
         self._exchange = 0

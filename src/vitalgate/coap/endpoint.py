@@ -12,7 +12,9 @@ from vitalgate.coap.core import Core
 from vitalgate.coap.deduplication import FOREVER
 from vitalgate.coap.events import Event
 from vitalgate.coap.forwarding import Forwarding
+from vitalgate.coap.groupclient import GroupClient
 from vitalgate.coap.message import Message, Type, is_response
+from vitalgate.coap.multicast import GroupPath, GroupServer
 from vitalgate.coap.options import uri_path
 from vitalgate.coap.parameters import Limits, Parameters
 from vitalgate.coap.server import FIRST_NON, Server
@@ -82,6 +84,9 @@ class Endpoint:
         self._outgoing = self._core.outgoing
         self._client = Client(self._core)
         self._server = Server(self._core, site, trusted, gate=verify_addresses, extensions=extensions)
+        self._group_server = GroupServer(self._core, self._server, site)
+        self._group_client = GroupClient(self._core)
+        self._core.group_response = self._group_client.respond
 
     # The engine's five calls
 
@@ -106,6 +111,13 @@ class Endpoint:
             self._client.receive_response(data, path, now, Type.CON if first < FIRST_NON else Type.NON, mid)
         else:
             self._receive_empty_or_reserved(data, path, first, code, mid)
+
+    def receive_multicast(self, data: bytes, path: GroupPath, now: float) -> None:
+        """Feed one datagram that was sent to a group (RFC 7252 section 8); drivers know, for they joined it. Resources
+        that were added with ``groups`` answer such requests, a while later, to ``path.peer``."""
+        if now >= self._deduplication.next_purge:
+            self._deduplication.purge(now)
+        self._group_server.receive(data, path, now)
 
     def datagrams_to_send(self, now: float) -> list[Datagram]:
         """Take what is to be sent now."""
@@ -140,12 +152,21 @@ class Endpoint:
 
     def cancel(self, exchange: int, now: float) -> None:
         """Lose interest in a request: `RequestFailed` with `Failure.CANCELLED`; nothing where it has ended."""
-        self._client.cancel(exchange, now)
+        if not self._group_client.cancel(exchange):
+            self._client.cancel(exchange, now)
+
+    def request_group(self, request: Message, group: Path, now: float, *, wait: float | None = None) -> int:
+        """Send a Non-confirmable request to ``group`` and return its exchange number. Each server that answers within
+        ``wait`` seconds (two DEFAULT_LEISURE where None) gives a `ResponseReceived` with its own path; then
+        `GroupRequestEnded` comes. ValueError for what is no request, has an ETag or cannot be encoded."""
+        wait = 2 * self._core.parameters.default_leisure if wait is None else wait
+        return self._group_client.request(request, group, now, wait)
 
     def respond(self, exchange: int, response: Message, now: float) -> None:
         """Answer a `RequestReceived`: piggybacked if in time, else separate (RFC 7252 section 5.2). One that nobody
         waits for any more is counted and dropped. ValueError for what is no response or cannot be encoded."""
-        self._server.respond(exchange, response, now)
+        if not self._group_server.respond(exchange, response, now):
+            self._server.respond(exchange, response, now)
 
     def notify(self, path: str, now: float, response: Message | None = None, *, confirmable: bool | None = None) -> int:
         """Say that the state of resource ``path`` changed (RFC 7641 section 4.2), as `Site.notify` does for every

@@ -44,6 +44,16 @@ class ResponseReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupRequestEnded:
+    """The time for responses to our request ``exchange`` to the group ``path`` is over: there were ``responses``, each
+    of them a `ResponseReceived` whose path is the server's own."""
+
+    exchange: int
+    path: Path
+    responses: int
+
+
+@dataclass(frozen=True, slots=True)
 class RequestFailed:
     """Our request ``exchange`` ended without a response."""
 
@@ -52,4 +62,4 @@ class RequestFailed:
     reason: Failure
 
 
-Event = RequestReceived | ResponseReceived | RequestFailed
+Event = RequestReceived | ResponseReceived | GroupRequestEnded | RequestFailed

@@ -16,6 +16,7 @@ class Parameters:
     nstart: int = 1
     """Outstanding interactions that we keep with one peer (section 4.7)."""
     default_leisure: float = 5.0
+    """Responses to a request that was sent to a group are spread over this long (section 8.2)."""
     probing_rate: float = 1.0
     """Bytes a second on average towards a peer that does not answer (section 4.7)."""
     max_latency: float = 100.0
@@ -52,6 +53,8 @@ class Parameters:
         if not 0 < self.observe_check <= 86400 or self.observe_interval < 0:
             raise ValueError("observe_check must be above 0 and at most a day, observe_interval not negative")
         if min(self.piggyback_window, self.response_timeout, self.verified_lifetime, self.echo_lifetime) < 0:
+            raise ValueError("times must not be negative")
+        if self.default_leisure < 0:
             raise ValueError("times must not be negative")
 
     @property
@@ -143,6 +146,12 @@ class Limits:
     """Entries in the lists of observers. Full: the request is answered as if it had not asked to observe."""
     observations_per_peer: int = 256
     """The same for one peer. Full: the same."""
+    group_responses: int = 16
+    """Responses to requests sent to a group that wait for their moment. Full: further such requests are ignored."""
+    group_requests: int = 64
+    """Own requests to groups that take responses. Full: `Failure.LIMIT`."""
+    group_answers: int = 1024
+    """Responses taken for one of them. Full: further ones are ignored."""
     transfers: int = 1024
     """Own block-wise transfers under way. Full: `Failure.LIMIT`."""
     back_offs: int = 1024

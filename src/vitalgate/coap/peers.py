@@ -32,7 +32,7 @@ class Peer:
         """When the record was last of use."""
         self.seen: dict[int, bytes] = {}
         """Message ID to the encoded reply (b'' where none was sent), for deduplication."""
-        self.mids = MessageIds(start)
+        self.mids = MessageIds(start, peers.avoided)
         self.verified_until = NEVER
         self.deferred = 0
         """Requests of it that wait for the application."""
@@ -68,6 +68,8 @@ class Peers(dict[Path, Peer]):
         self._randomness = randomness
         self._ours = 0
         self._unverified = 0
+        self.avoided: dict[int, float] = {}
+        """Message IDs of requests to groups, and until when no message to any peer may have them (section 8.1)."""
 
     def admit(self, path: Path, now: float) -> Peer | None:
         """The record of a peer that sent us something, made where there is room; else None."""

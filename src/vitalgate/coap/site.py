@@ -51,6 +51,7 @@ class Route:
     consumes: frozenset[int] | None = None
     observable: bool = False
     confirmable: bool = True
+    groups: bool = False
     once: bool = False
     """True where a request can be taken but once, and none has the options of another (OSCORE): nothing is remembered
     of its options, and its method says nothing about what it does."""
@@ -94,7 +95,7 @@ class Site:
         """Called by `notify`; endpoints tell those that observe the resource through them."""
         self._root = _Node()
         self.add(
-            ".well-known/core", self._discover, methods=[Code.GET], idempotent=True, listed=False,
+            ".well-known/core", self._discover, methods=[Code.GET], idempotent=True, listed=False, groups=True,
             formats=[ContentFormat.LINK_FORMAT],
         )  # fmt: skip
 
@@ -112,6 +113,7 @@ class Site:
         consumes: Iterable[int] | None = None,
         observable: bool = False,
         confirmable: bool = True,
+        groups: bool = False,
         subtree: bool = False,
         listed: bool = True,
         rt: str = "",
@@ -133,6 +135,8 @@ class Site:
           and iPATCH, whose payload means nothing without its format (RFC 8132 section 2.1), and for PUT and POST.
         * ``observable``: GET and FETCH may ask for notifications (RFC 7641, RFC 8132 section 2.4); say what changed
           with `notify`. ``confirmable``: they are Confirmable messages; else Non-confirmable but for one a day.
+        * ``groups``: also answer requests that were sent to a group that this server is a member of (RFC 7252 section
+          8): after a random time, and neither with an error nor, where it was to be read, with nothing.
         * ``subtree``: also serve every path below, where no other resource is.
         * ``listed``, ``rt``, ``interface``, ``title``, ``sz``: what ``/.well-known/core`` says (RFC 6690 section 3).
         """
@@ -147,7 +151,8 @@ class Site:
         named = None if formats is None else frozenset(formats)
         taken = None if consumes is None else frozenset(consumes)
         route = Route(
-            handler, idempotent, small, fresh_within, frozenset(understands), named, taken, observable, confirmable
+            handler, idempotent, small, fresh_within, frozenset(understands), named, taken, observable, confirmable,
+            groups,
         )
         node.routes.update(dict.fromkeys(wanted, route))
         node.subtree = node.subtree or subtree
