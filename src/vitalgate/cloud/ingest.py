@@ -37,6 +37,7 @@ from vitalgate.gateway.delivery import DeliveryError, unpack
 from vitalgate.gateway.entry import Entry
 from vitalgate.gateway.notice import DeviceGap, Gap, Quarantined
 from vitalgate.net.stacks import DEFAULT_OF
+from vitalgate.quick import quick
 from vitalgate.vitals.observation import Observation, Samples
 
 RESOURCE: Final = "ingest"
@@ -67,6 +68,7 @@ _REFUSALS: Final[dict[Refusal, tuple[Code, str]]] = {
 }
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     exchange: int

@@ -12,6 +12,7 @@ from typing import Protocol
 from vitalgate.counters import Counters
 from vitalgate.engine import Connection, StreamEngine, Wall
 from vitalgate.net.line import LineSettings
+from vitalgate.quick import quick
 from vitalgate.vitals.observation import Observation
 
 
@@ -23,6 +24,7 @@ class Outcome(enum.Enum):
     REFUSED = "refused"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One whole message of a device.

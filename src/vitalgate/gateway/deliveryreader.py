@@ -29,6 +29,7 @@ from vitalgate.vitals.observation import (
     Samples,
     Status,
     TrafficClass,
+    status_of,
 )
 from vitalgate.vitals.urn import is_normal
 
@@ -137,8 +138,7 @@ class Reader:
         if "bgd" in record:
             self.decoder = read_text(record["bgd"])
         if "bgx" in record:
-            status = read_natural(record["bgx"], ALL_STATUS + 1)
-            self.status = Status(status)
+            self.status = status_of(read_natural(record["bgx"], ALL_STATUS + 1))
         if "bgp" in record:
             self.patient = read_text(record["bgp"])
         if "bgl" in record:

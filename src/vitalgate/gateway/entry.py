@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from vitalgate.gateway.notice import Notice
+from vitalgate.quick import quick
 from vitalgate.vitals.observation import Observation, TrafficClass
 
 MAX_ENTRY_BYTES = 900
@@ -12,6 +13,7 @@ NOTICE_HASH = bytes(16)
 """The frame hash of an entry that carries a notice and so has no frame."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One frame's observations of one traffic class, or one notice (then ``observations`` is empty).

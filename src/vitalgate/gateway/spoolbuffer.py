@@ -5,11 +5,13 @@ from typing import Final
 
 from vitalgate.gateway.gaps import GapRuns
 from vitalgate.gateway.spooltables import STAYS, EntryRow
+from vitalgate.quick import quick
 
 DISK: Final = "disk failing"
 """The cause of gaps that a disk refusing for long makes."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Pending:
     """One row to write, with what is needed once it is committed."""

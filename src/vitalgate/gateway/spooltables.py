@@ -8,6 +8,7 @@ from typing import Final
 
 from vitalgate.gateway.gaps import GapRuns, Key, Run
 from vitalgate.gateway.spooldb import to_signed, to_unsigned
+from vitalgate.quick import quick
 from vitalgate.vitals.observation import TrafficClass
 
 
@@ -34,6 +35,7 @@ class EpochRow:
     clean: bool = False
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class EntryRow:
     """One entry as it lies in the file; ``keep`` says whether it may be dropped for space (`MAY_GO` and beside it)."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from vitalgate.gateway.notice import Notice
+from vitalgate.quick import quick
 from vitalgate.vitals.observation import Observation, TrafficClass
 
 ROW_BYTES: Final = 64
@@ -73,6 +74,7 @@ class Committed:
     entries: int = 0
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Stored:
     """One entry on its way out: ``id`` names it to the spool, ``packed`` is its delivery form."""

@@ -35,6 +35,7 @@ from vitalgate.counters import Counters
 from vitalgate.engine import Datagram, Path, Randomness
 from vitalgate.gateway.delivery import CONTENT_FORMAT, join
 from vitalgate.gateway.storage import SpoolStorage, Stored
+from vitalgate.quick import quick
 from vitalgate.vitals.observation import TrafficClass
 
 RESOURCE: Final = "ingest"
@@ -97,6 +98,7 @@ _BUSY: Final = (Code.SERVICE_UNAVAILABLE, Code.TOO_MANY_REQUESTS)
 _MAX_EVENTS: Final = 1024
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class _Post:
     entries: tuple[Stored, ...]

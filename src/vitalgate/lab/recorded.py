@@ -19,6 +19,7 @@ from vitalgate.gateway.sealing import KeySource
 from vitalgate.gateway.secrets import KeySource as StoreKeys
 from vitalgate.gateway.spool import Spool
 from vitalgate.gateway.storage import Appended, Committed, Part
+from vitalgate.quick import quick
 
 SPOOL_COMMIT, SPOOL_COMMITTED = "spool commit", "spool committed"
 STORE_COMMIT, STORE_COMMITTED = "store commit", "store committed"
@@ -33,6 +34,7 @@ class Killed(BaseException):
     """The process is dead from here on. Nothing that runs in it may catch this."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Promise:
     """One committed entry: whose, of which frame (a notice has no observations), made at wall time ``at``."""

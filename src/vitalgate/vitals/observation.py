@@ -10,6 +10,9 @@ import hashlib
 import sys
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Final
+
+from vitalgate.quick import quick
 
 FRAME_HASH_BYTES = 16
 
@@ -40,6 +43,29 @@ class Status(enum.IntFlag):
     """Outside what is physically possible for the metric: kept and shown as such, never silently dropped."""
 
 
+class _Statuses(dict[int, Status]):
+    """Statuses by number: an `enum.IntFlag` takes a microsecond to make one, and every observation needs several."""
+
+    def __missing__(self, bits: int) -> Status:
+        status = Status(bits)
+        if len(self) < 1 << 14:
+            self[bits] = status
+        return status
+
+
+_STATUSES: Final = _Statuses()
+
+
+def status_of(bits: int) -> Status:
+    """`Status` of a number."""
+    return _STATUSES[bits]
+
+
+def joined(one: Status, other: Status) -> Status:
+    """What is set in either."""
+    return _STATUSES[int.__or__(one, other)]
+
+
 class Priority(enum.IntEnum):
     """Alarm priority (IEC 60601-1-8)."""
 
@@ -64,6 +90,7 @@ class SampleFormat(enum.Enum):
     S16 = "h"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Samples:
     """A stretch of a waveform: value in the observation's unit = origin + factor * raw sample.
@@ -100,6 +127,7 @@ def pack_s16(samples: list[int]) -> bytes:
     return words.tobytes()
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Observation:
     """One thing a device said.
@@ -148,7 +176,7 @@ class Observation:
             self.gateway_time,
             self.frame_hash,
             self.decoder,
-            self.status | mark if mark else self.status,
+            joined(self.status, mark) if mark else self.status,
             self.device_time,
             self.clock_offset,
             self.label,

@@ -28,6 +28,7 @@ from vitalgate.cloud.store.notices import write_gap, write_quarantine
 from vitalgate.cloud.store.schema import devices, entries, epochs, gateways, latency
 from vitalgate.gateway.entry import Entry
 from vitalgate.gateway.notice import DeviceGap, EpochOpened, Gap, Quarantined
+from vitalgate.quick import quick
 from vitalgate.vitals.observation import FRAME_HASH_BYTES, Samples
 
 _COLUMNS: Final = (
@@ -57,6 +58,7 @@ class Refusal(enum.Enum):
     LIMIT = "limit"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """What one request brought: entries of the (authenticated) ``gateway``, under ``security`` (a slug)."""
@@ -66,6 +68,7 @@ class Delivery:
     security: str = ""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Committed:
     """The outcome of one delivery: which of its entries are new in the store (the others were there), or why none is.

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Final
 
+from vitalgate.quick import quick
+
 MAX_SEGMENTS: Final = 8192
 MAX_TIME: Final = 64
 """Characters of the longest text that may be a time."""
@@ -62,6 +64,7 @@ class Delimiters:
 STANDARD: Final = Delimiters()
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Segment:
     """One segment: its name and its fields as they came. ``fields[n]`` is field n; in MSH, 1 is the separator."""

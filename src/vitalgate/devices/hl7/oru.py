@@ -31,7 +31,7 @@ from vitalgate.devices.hl7.quirks import (
 from vitalgate.devices.hl7.terms import Term, term, unit
 from vitalgate.devices.hl7.wave import WaveError, samples_from
 from vitalgate.vitals.metrics import Metric
-from vitalgate.vitals.observation import Alarm, Observation, Priority, Samples, Status
+from vitalgate.vitals.observation import Alarm, Observation, Priority, Samples, Status, joined
 
 DECODER: Final = "hl7/1"
 MAX_OBSERVATIONS: Final = 1024
@@ -172,21 +172,23 @@ def _observation(segment: Segment, context: _Context) -> Observation | None:
     kind, place = segment.raw(2), segment.raw(4)
     if not kind and not segment.raw(5):
         return None
-    if segment.text(3, 2).startswith(FACET_PREFIX) and (place.count(".") > 3 or segment.text(3, 2) in RATE_NAMES):
+    named = segment.components(3)
+    if len(named) > 1 and named[1].startswith(FACET_PREFIX) and (place.count(".") > 3 or named[1] in RATE_NAMES):
         return None
-    levels = place.split(".")
-    cuff = any(".".join(levels[:depth]) in context.cuffs for depth in (1, 2, 3))
-    what = term(segment.components(3), cuff, context.warnings)
+    cuff = False
+    if context.cuffs:
+        levels = place.split(".")
+        cuff = any(".".join(levels[:depth]) in context.cuffs for depth in (1, 2, 3))
+    what = term(named, cuff, context.warnings)
     if not what.code and not what.name:
         context.warnings.add("no-code")
         return None
     in_unit = unit(segment.components(6), what.metric, context.warnings) if kind in ("NM", "SN", "NA") else ""
-    status = context.mark | _result_status(segment, context)
+    status = joined(context.mark, _result_status(segment, context))
     found = _value(segment, kind, what, in_unit, context)
     if found is None:
         return None
     value, own, in_unit = found
-    status |= own
     alarm, flagged = _flags(segment, what, context)
     device_time = _device_time(segment, isinstance(value, Samples), context)
     clock = context.made_at if context.made_at is not None else device_time
@@ -197,7 +199,7 @@ def _observation(segment: Segment, context: _Context) -> Observation | None:
         context.received_at,
         context.hash,
         DECODER,
-        status | flagged,
+        joined(joined(status, own), flagged),
         device_time,
         None if clock is None else clock - context.received_at,
         "" if what.code else what.name,
@@ -212,11 +214,11 @@ _Value = tuple[Decimal | Samples | str | None, Status, str]
 
 def _value(segment: Segment, kind: str, what: Term, in_unit: str, context: _Context) -> _Value | None:
     """The value of OBX-5 by OBX-2, the status that it brings and its unit; None for a type that has no form here."""
-    text = segment.text(5)
     if not segment.raw(5):
         return None, Status.UNAVAILABLE, in_unit
     if kind == "NA":
         return _wave(segment, in_unit, context)
+    text = segment.text(5)
     if kind == "NM":
         return *_number(text, what.metric, in_unit, context), in_unit
     if kind == "SN":
@@ -271,10 +273,8 @@ def _structured(segment: Segment, metric: Metric | None, in_unit: str, context: 
 
 def _wave(segment: Segment, in_unit: str, context: _Context) -> _Value:
     delimiters = context.message.delimiters
-    texts = [
-        text.strip()
-        for text in segment.raw(5).replace(delimiters.repetition, delimiters.component).split(delimiters.component)
-    ]
+    said = segment.raw(5).replace(delimiters.repetition, delimiters.component)
+    texts = list(map(str.strip, said.split(delimiters.component)))
     facets = context.facets.get(_metric_place(segment.raw(4)))
     rate = facets.rate if facets is not None else None
     if rate is None:
@@ -317,6 +317,8 @@ def _result_status(segment: Segment, context: _Context) -> Status:
 def _flags(segment: Segment, what: Term, context: _Context) -> tuple[Alarm | None, Status]:
     """The alarm and the status of OBX-8."""
     status, implied, stated = Status.NONE, None, None
+    if not segment.raw(8):
+        return None, status
     words = [parts[0] for parts in segment.repetitions(8) if parts[0]][:16]
     for word in words:
         flag = FLAGS.get(word)

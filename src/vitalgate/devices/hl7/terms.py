@@ -1,5 +1,6 @@
 """Codes of OBX-3 and units of OBX-6, as devices write them, to metrics and UCUM."""
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -27,7 +28,16 @@ def term(components: tuple[str, ...], cuff: bool, warnings: set[str]) -> Term:
 
     ``cuff`` says that the containing VMD or channel measures with a cuff. Words of what was odd go to ``warnings``.
     """
-    parts = [part.strip() for part in components[:6]]
+    found, odd = _term(components[:6], cuff)
+    if odd:
+        warnings |= odd
+    return found
+
+
+@functools.lru_cache(maxsize=1024)  # a device names the same few things in every message
+def _term(components: tuple[str, ...], cuff: bool) -> tuple[Term, frozenset[str]]:
+    warnings: set[str] = set()
+    parts = [part.strip() for part in components]
     parts += [""] * (6 - len(parts))
     for code_text, name, system in (parts[:3], parts[3:]):
         code = _code(code_text, name, system, warnings)
@@ -35,9 +45,9 @@ def term(components: tuple[str, ...], cuff: bool, warnings: set[str]) -> Term:
             code = SAME.get(code, code)
             if cuff:
                 code = NONINVASIVE.get(code, code)
-            return Term(code, METRICS.get(code), name or code_text)
+            return Term(code, METRICS.get(code), name or code_text), frozenset(warnings)
     warnings.add("private-code")
-    return Term(0, None, (parts[1] or parts[0])[:MAX_LABEL])
+    return Term(0, None, (parts[1] or parts[0])[:MAX_LABEL]), frozenset(warnings)
 
 
 def _code(text: str, name: str, system: str, warnings: set[str]) -> int:
