@@ -20,7 +20,7 @@ from vitalgate.cloud.audit import Action, Audit
 from vitalgate.cloud.store import epochs as epoch_rows
 from vitalgate.cloud.store import record
 from vitalgate.cloud.store.database import Database
-from vitalgate.cloud.store.dialect import compile_counting, compile_insert, compile_update
+from vitalgate.cloud.store.dialect import compile_counting, compile_insert, compile_update, run_text
 from vitalgate.cloud.store.epochs import EpochState
 from vitalgate.cloud.store.gateways import GatewayRow, ensure_gateway, entry_context, find_device, make_device
 from vitalgate.cloud.store.latency import Latencies
@@ -133,10 +133,10 @@ class Committer:
                 rows: list[_Row] = []
                 outcomes = [self._take(connection, delivery, received_at, rows, touched) for delivery in batch]
                 if rows:
-                    connection.exec_driver_sql(self._insert, rows)
+                    run_text(connection, self._insert, rows)
                 changed = [epoch_rows.saved(state) for state in touched.values() if state.settle()]
                 if changed:
-                    connection.exec_driver_sql(self._save_epochs, changed)
+                    run_text(connection, self._save_epochs, changed)
                 written = self._write_latencies(connection, received_at)
             done = True
         finally:
@@ -334,7 +334,7 @@ class Committer:
             return False
         rows = self._pending.rows()
         if rows:
-            connection.exec_driver_sql(self._count_latencies, rows)
+            run_text(connection, self._count_latencies, rows)
         return True
 
     def flush(self) -> None:

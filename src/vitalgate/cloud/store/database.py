@@ -122,7 +122,7 @@ class Database:
 
     def generation(self, connection: sa.Connection) -> int:
         """The number of such changes so far."""
-        value = connection.exec_driver_sql(_READ_GENERATION).scalar()  # asked at every commit: text, compiled once
-        if value is None:
+        row = dialect.run_text(connection, _READ_GENERATION)  # asked at every commit
+        if row is None:
             raise StoreError("the store's generation mark is missing: restore the store from a backup")
-        return int.from_bytes(bytes(value), "big")
+        return int.from_bytes(bytes(row[0]), "big")

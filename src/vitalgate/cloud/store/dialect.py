@@ -7,6 +7,7 @@ their start and never fail half-way.
 """
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -83,7 +84,7 @@ def _set_pragmas(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> 
 
 def _begin(connection: sa.Connection) -> None:
     write = connection.get_execution_options().get(_WRITE, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    run_text(connection, "BEGIN IMMEDIATE" if write else "BEGIN")
 
 
 def for_writing(engine: sa.Engine) -> sa.Engine:
@@ -102,8 +103,24 @@ def unavailable(error: sa.exc.DBAPIError) -> StoreUnavailable | None:
     return None
 
 
-# Statements of the hot path, as text for `Connection.exec_driver_sql`: building and compiling expressions anew would
-# cost more than the database does.
+# Statements of the hot path, as text for `run_text`: building and compiling expressions anew would cost more than the
+# database does, and so would a result object for each.
+
+
+def run_text(connection: sa.Connection, statement: str, rows: Sequence[Sequence[object]] | None = None) -> Any:
+    """Run text on the driver's own connection, within the transaction of ``connection``: once for each of ``rows``, or
+    where that is None once, giving the first row of its result or None. Raises what SQLAlchemy would."""
+    driver: Any = connection.connection.driver_connection
+    try:
+        if rows is None:
+            return driver.execute(statement).fetchone()
+        driver.executemany(statement, rows)
+    except sqlite3.Error as error:
+        # No parameters in the text of the error: they hold what is sealed elsewhere.
+        raise sa.exc.DBAPIError.instance(
+            statement, None, error, sqlite3.Error, hide_parameters=True, dialect=connection.dialect
+        ) from error
+    return None
 
 
 def _mark(engine: sa.Engine) -> str:
