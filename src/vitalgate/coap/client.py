@@ -1,6 +1,7 @@
 """The client side: requests of ours, their matching with responses (RFC 7252 section 5.3) and NSTART (section 4.7)."""
 
 from dataclasses import replace
+from typing import Protocol
 
 from vitalgate.coap.codec import (
     HEADER,
@@ -14,7 +15,7 @@ from vitalgate.coap.codec import (
     encode_payload,
 )
 from vitalgate.coap.core import Core
-from vitalgate.coap.events import Failure, RequestFailed, ResponseReceived
+from vitalgate.coap.events import Failure, RequestFailed, RequestSent, ResponseReceived
 from vitalgate.coap.forwarding import check_forwarded
 from vitalgate.coap.message import Code, Message, Type, is_request, is_response
 from vitalgate.coap.options import Option, Use, check_options, with_option
@@ -22,19 +23,46 @@ from vitalgate.coap.peers import Peer
 from vitalgate.coap.reliability import Transmission
 from vitalgate.engine import Path
 
+MUTES_ALL = 0b11010
+"""No-Response for classes 2, 4 and 5 (RFC 7967 section 2.1)."""
+
+
+class Owner(Protocol):
+    """Who sent a request on behalf of another layer, and takes its outcome in place of the application."""
+
+    def answered(self, response: Message, now: float, *, more: bool) -> None:
+        """A response; ``more``: it is a notification, and others follow."""
+
+    def failed(self, reason: Failure, now: float) -> None:
+        """No response comes (any more)."""
+
+
+def is_notification(response: Message) -> bool:
+    """True for a response after which more may come under the same token (RFC 7641 section 3.2)."""
+    return response.code >> 5 == 2 and response.option(Option.OBSERVE) is not None
+
 
 class ClientExchange:
     """One request of ours, from `Client.request` until its response or failure. Waiting in its peer's queue it has no
-    token; under way it is found by token, and a Non-confirmable one by Message ID too (for a Reset)."""
+    token; under way it is found by token, and a Non-confirmable one by Message ID too (for a Reset). One that observes
+    stays under its token for the notifications, and may be sent again under it."""
 
     __slots__ = (
-        "_client", "confirmable", "due", "echoed", "exchange", "expires", "holds", "mid", "peer", "request", "tail",
-        "token", "transmission",
+        "_client", "confirmable", "due", "echoed", "ending", "exchange", "expires", "holds", "mid", "observing",
+        "owner", "peer", "queued", "quiet", "request", "tail", "token", "transmission",
     )  # fmt: skip
 
     def __init__(
         self, client: "Client", exchange: int, request: Message, tail: bytes, peer: Peer, *, confirmable: bool
     ) -> None:
+        self.owner: Owner | None = None
+        self.observing = False
+        """True where responses with an Observe option do not end it."""
+        self.ending = False
+        """True once it has asked to observe no longer: what comes with an Observe option is not the answer to that."""
+        self.quiet = 0
+        """Its No-Response option."""
+        self.queued = True
         self._client = client
         self.exchange = exchange
         self.request = request
@@ -53,9 +81,12 @@ class ClientExchange:
         self.due: float | None = None
 
     def acknowledged(self, now: float) -> None:
-        """An Empty acknowledgement came: the response will come separately (section 5.2.2)."""
+        """An Empty acknowledgement came: the response will come separately (section 5.2.2), if one was asked for."""
         self.transmission = None
-        self._client.wait(self, now)
+        if self.quiet & MUTES_ALL == MUTES_ALL:
+            self._client.sent(self, now)
+        else:
+            self._client.wait(self, now)
 
     def reset(self, now: float) -> None:
         """The peer rejected the request."""
@@ -75,7 +106,7 @@ class ClientExchange:
 class Client:
     """Requests of ours by number, by (path, token), and Non-confirmable ones by (path, Message ID)."""
 
-    __slots__ = ("_core", "_exchanges", "_lifetime", "_non", "_tokens", "_wakeups")
+    __slots__ = ("_core", "_exchanges", "_lifetime", "_non", "_tokens", "_wakeups", "protects")
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -84,12 +115,17 @@ class Client:
         self._tokens: dict[tuple[Path, bytes], ClientExchange] = {}
         self._non: dict[tuple[Path, int], ClientExchange] = {}
         self._wakeups: dict[Path, Wakeup] = {}
+        self.protects = False
 
     def __len__(self) -> int:
         return len(self._exchanges)
 
-    def request(self, request: Message, path: Path, now: float, *, confirmable: bool) -> int:
-        """Send ``request`` as soon as NSTART lets it; the result comes as an event."""
+    def request(
+        self, request: Message, path: Path, now: float, *, confirmable: bool, owner: Owner | None = None,
+        observing: bool = False, quiet: int = 0,
+    ) -> int:  # fmt: skip
+        """Send ``request`` as soon as NSTART lets it; the result goes to ``owner``, or is an event. ``observing``: it
+        asks to observe; ``quiet``: the value of its No-Response option."""
         core = self._core
         exchange = core.new_exchange()
         # What cannot be encoded is the caller's mistake and is refused here, not later out of the queue.
@@ -110,9 +146,15 @@ class Client:
             if limit:
                 core.counters.add("coap_limit_reached", limit)
             core.counters.add("coap_requests_failed", Failure.LIMIT.value)
-            core.events.append(RequestFailed(exchange, path, Failure.LIMIT))
+            if owner is None:
+                core.events.append(RequestFailed(exchange, path, Failure.LIMIT))
+            else:
+                owner.failed(Failure.LIMIT, now)
             return exchange
         started = ClientExchange(self, exchange, request, tail, peer, confirmable=confirmable)
+        started.owner = owner
+        started.observing = observing
+        started.quiet = quiet
         self._exchanges[exchange] = started
         peer.exchanges += 1
         peer.queue.append(started)
@@ -124,6 +166,36 @@ class Client:
         found = self._exchanges.get(exchange)
         if found is not None:
             self.fail(found, Failure.CANCELLED, now)
+
+    def send(
+        self, request: Message, path: Path, _identity: str, now: float, owner: Owner, *, confirmable: bool,
+        observing: bool,
+    ) -> int:  # fmt: skip
+        """`request` on behalf of another layer (`calls.Carrier`)."""
+        return self.request(request, path, now, confirmable=confirmable, owner=owner, observing=observing)
+
+    def renew(self, exchange: int, request: Message, now: float, *, ending: bool) -> bool:
+        """Send another request under the token of one that observes: to register again, or where ``ending`` to observe
+        no longer (RFC 7641 sections 3.3.1, 3.6). False where that is over, or still under way itself."""
+        found = self._exchanges.get(exchange)
+        if found is None or found.token is None or found.transmission is not None or found.due is not None:
+            return False
+        if found.queued or len(found.peer.queue) >= self._core.limits.queued_per_peer:
+            return False
+        found.request = request
+        found.tail = encode_options(request.options) + encode_payload(request.payload)
+        found.ending = ending
+        found.echoed = False
+        found.queued = True
+        found.peer.queue.append(found)
+        self._start(found.peer, now)
+        return True
+
+    def drop(self, exchange: int, now: float) -> None:
+        """Lose interest in a request whose owner needs not be told."""
+        found = self._exchanges.get(exchange)
+        if found is not None:
+            self._end(found, now)
 
     def receive_response(self, data: bytes, path: Path, now: float, kind: Type, mid: int) -> None:
         """A Confirmable or Non-confirmable message with a response code: a separate one (sections 5.2.2, 5.2.3)."""
@@ -167,6 +239,8 @@ class Client:
             core.counters.add("coap_limit_reached", limit)
         else:
             core.deduplication.remember(exchange.peer, mid, reply, now, confirmable=confirmable)
+        if exchange.ending and is_notification(message):
+            return  # sent before the request to observe no longer arrived, whose answer is still to come
         self._respond(exchange, message, now)
 
     def receive_acknowledgement(self, data: bytes, path: Path, now: float, mid: int) -> None:
@@ -229,16 +303,27 @@ class Client:
 
     def due(self, exchange: ClientExchange, now: float) -> None:
         """A deadline of an exchange without a transmission passed."""
-        if now >= exchange.expires:
-            self.fail(exchange, Failure.TIMEOUT, now)
-        else:
+        if now < exchange.expires:
             self._core.timers.set(exchange, exchange.expires)
             self._release(exchange, now)
+        elif exchange.quiet:
+            self.sent(exchange, now)  # RFC 7967 section 2.1: what it did not want may be what there was
+        else:
+            self.fail(exchange, Failure.TIMEOUT, now)
 
     def fail(self, exchange: ClientExchange, reason: Failure, now: float) -> None:
-        """End ``exchange`` with an event that says why."""
+        """End ``exchange`` and say why."""
         self._core.counters.add("coap_requests_failed", reason.value)
-        self._core.events.append(RequestFailed(exchange.exchange, exchange.peer.path, reason))
+        if exchange.owner is None:
+            self._core.events.append(RequestFailed(exchange.exchange, exchange.peer.path, reason))
+            self._end(exchange, now)
+        else:
+            self._end(exchange, now)
+            exchange.owner.failed(reason, now)
+
+    def sent(self, exchange: ClientExchange, now: float) -> None:
+        """End ``exchange``, which did not want the response that has not come."""
+        self._core.events.append(RequestSent(exchange.exchange, exchange.peer.path))
         self._end(exchange, now)
 
     def start_queued(self, path: Path, now: float) -> None:
@@ -261,6 +346,7 @@ class Client:
                     self._core.timers.set(wakeup, peer.mids.free_at(self._lifetime))
                 return
             exchange = peer.queue.popleft()
+            exchange.queued = False
             peer.outstanding += 1
             exchange.holds = True
             self._send(exchange, mid, now)
@@ -270,12 +356,14 @@ class Client:
         peer = exchange.peer
         peer.heard = now
         # Section 5.3.1: 8 random bytes, so that who does not see our requests cannot make up a response.
-        token = core.randomness(MAX_TOKEN)
-        while (peer.path, token) in self._tokens:
+        token = exchange.token
+        if token is None:
             token = core.randomness(MAX_TOKEN)
-        exchange.token = token
+            while (peer.path, token) in self._tokens:
+                token = core.randomness(MAX_TOKEN)
+            exchange.token = token
+            self._tokens[peer.path, token] = exchange
         exchange.mid = mid
-        self._tokens[peer.path, token] = exchange
         tail = exchange.tail
         if peer.echo:
             if exchange.request.option(Option.ECHO) is None:
@@ -291,8 +379,11 @@ class Client:
         core.outgoing.append((data, peer.path))
         # Section 4.7: towards a peer that does not answer no more than PROBING_RATE on average, so an unanswered
         # request counts as outstanding for as long as its bytes take at that rate.
+        probing = now + len(data) / core.parameters.probing_rate
         exchange.expires = now + core.parameters.response_timeout
-        core.timers.set(exchange, min(exchange.expires, now + len(data) / core.parameters.probing_rate))
+        if exchange.quiet & MUTES_ALL == MUTES_ALL:
+            exchange.expires = probing
+        core.timers.set(exchange, min(exchange.expires, probing))
 
     def _take_options(self, exchange: ClientExchange, message: Message, now: float) -> bool:
         # False where the response has to be rejected (section 5.4.1); the exchange has then failed.
@@ -322,12 +413,38 @@ class Client:
                 exchange.tail = encode_options(options) + encode_payload(exchange.request.payload)
                 peer.echo = b""
                 self._release(exchange, now, start=False)
+                exchange.queued = True
                 peer.queue.appendleft(exchange)
                 self._start(peer, now)
                 return
         core.counters.add("coap_responses_received")
+        owner = exchange.owner
+        if owner is not None:
+            self._hand_on(exchange, owner, message, now)
+            return
+        calls = core.calls
+        if calls is not None and (message.code >= Code.REQUEST_ENTITY_TOO_LARGE or message.option(Option.BLOCK2)):
+            request = exchange.request
+            if calls.continues(request, message, peer.path, now):
+                self._end(exchange, now)
+                calls.resume(exchange.exchange, request, message, peer.path, now, confirmable=exchange.confirmable)
+                return
         core.events.append(ResponseReceived(exchange.exchange, message, peer.path))
         self._end(exchange, now)
+
+    def _hand_on(self, exchange: ClientExchange, owner: Owner, message: Message, now: float) -> None:
+        more = exchange.observing and not exchange.ending and is_notification(message)
+        if not more:
+            self._end(exchange, now)
+        else:
+            # Its token stays; the request itself, if it was under way, has its answer.
+            self._core.timers.clear(exchange)
+            if exchange.transmission is not None:
+                self._core.reliability.stop(exchange.transmission)
+                exchange.transmission = None
+            self._non.pop((exchange.peer.path, exchange.mid), None)
+            self._release(exchange, now)
+        owner.answered(message, now, more=more)
 
     def _detach(self, exchange: ClientExchange) -> None:
         # Nothing that arrives or falls due from now on is about this sending of the request.
@@ -339,7 +456,8 @@ class Client:
             self._tokens.pop((exchange.peer.path, exchange.token), None)
             self._non.pop((exchange.peer.path, exchange.mid), None)
             exchange.token = None
-        else:
+        if exchange.queued:
+            exchange.queued = False
             exchange.peer.queue.remove(exchange)
 
     def _end(self, exchange: ClientExchange, now: float) -> None:

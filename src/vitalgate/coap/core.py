@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from vitalgate.coap.codec import encode_empty
 from vitalgate.coap.deduplication import Deduplication
@@ -15,14 +16,17 @@ from vitalgate.coap.timers import Timers
 from vitalgate.counters import Counters
 from vitalgate.engine import Datagram, Path, Randomness
 
+if TYPE_CHECKING:
+    from vitalgate.coap.calls import Calls
+
 
 class Core:
     """Parameters, tables, timers and queues of one endpoint; its client and server sides work on them."""
 
     __slots__ = (
-        "_exchange", "accepts", "counters", "deduplication", "events", "forwarding", "group_response", "limits",
-        "outgoing", "parameters", "peers", "randomness", "relays", "reliability", "reset_notification", "timers",
-        "understands",
+        "_exchange", "accepts", "calls", "counters", "deduplication", "events", "forwarding", "group_response",
+        "limits", "outgoing", "parameters", "peers", "randomness", "relays", "reliability", "reset_notification",
+        "timers", "understands",
     )  # fmt: skip
 
     def __init__(
@@ -42,6 +46,8 @@ class Core:
         """Critical options that layers above take care of, in requests and responses."""
         self.accepts = accepts
         """Judges a response before it ends its exchange; one that it refuses is as if it had never come."""
+        self.calls: Calls | None = None
+        """The layer above requests of ours (`calls`)."""
         self.forwarding: Forwarding | None = None
         """The proxy whose clients send their requests here."""
         self.relays = False
@@ -62,6 +68,10 @@ class Core:
         """A number for an exchange, unique in this endpoint."""
         self._exchange += 1
         return self._exchange
+
+    def tell(self, event: Event) -> None:
+        """Queue an event for the application."""
+        self.events.append(event)
 
     def reject(self, path: Path, mid: int, reason: str, *, reset: bool) -> None:
         """Reject a message (RFC 7252 sections 4.2, 4.3): count it, and answer with a Reset message or not at all."""

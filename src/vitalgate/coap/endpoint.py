@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from vitalgate.coap.blocks import BLOCK_OPTIONS
+from vitalgate.coap.calls import Calls
 from vitalgate.coap.client import Client
 from vitalgate.coap.codec import HEADER, VERSION_BITS
 from vitalgate.coap.core import Core
@@ -15,7 +16,7 @@ from vitalgate.coap.forwarding import Forwarding
 from vitalgate.coap.groupclient import GroupClient
 from vitalgate.coap.message import Message, Type, is_response
 from vitalgate.coap.multicast import GroupPath, GroupServer
-from vitalgate.coap.options import uri_path
+from vitalgate.coap.options import Option, uint_option, uri_path
 from vitalgate.coap.parameters import Limits, Parameters
 from vitalgate.coap.server import FIRST_NON, Server
 from vitalgate.coap.site import Site
@@ -83,6 +84,8 @@ class Endpoint:
         self._deduplication = self._core.deduplication
         self._outgoing = self._core.outgoing
         self._client = Client(self._core)
+        self._calls = Calls(self._core, self._client) if extensions else None
+        self._core.calls = self._calls
         self._server = Server(self._core, site, trusted, gate=verify_addresses, extensions=extensions)
         self._group_server = GroupServer(self._core, self._server, site)
         self._group_client = GroupClient(self._core)
@@ -146,12 +149,38 @@ class Endpoint:
     # The application's
 
     def request(self, request: Message, path: Path, now: float, *, confirmable: bool = True) -> int:
-        """Send a request and return its exchange number; `ResponseReceived` or `RequestFailed` follows. Its type,
-        Message ID and token are chosen here. ValueError for what is no request or cannot be encoded."""
-        return self._client.request(request, path, now, confirmable=confirmable)
+        """Send a request and return its exchange number; `ResponseReceived` or `RequestFailed` follows, or where its
+        No-Response option wants nothing back (RFC 7967) `RequestSent`. Its type, Message ID and token are chosen here.
+        What is larger than a block goes in blocks either way (RFC 7959; `TransferProgressed` tells how far it is),
+        unless the request names blocks itself. ValueError for what is no request or cannot be encoded."""
+        quiet = 0
+        if self._calls is not None:
+            exchange = self._calls.request(request, path, now, confirmable=confirmable)
+            if exchange is not None:
+                return exchange
+            quiet = uint_option(request, Option.NO_RESPONSE) or 0
+        return self._client.request(request, path, now, confirmable=confirmable, quiet=quiet)
+
+    def observe(self, request: Message, path: Path, now: float, *, confirmable: bool = True) -> int:
+        """Observe the resource that a GET or FETCH asks for (RFC 7641) and return the exchange number: each state comes
+        as `NotificationReceived`, in order and whole. The registration is renewed when Max-Age is over, until
+        `deregister` or `cancel`, or until `ResponseReceived` or `RequestFailed` says that it has ended. ValueError for
+        another method, for a payload larger than a block, and where the layer above has the observations."""
+        if self._calls is None:
+            raise ValueError("this endpoint leaves observations to the layer above")
+        return self._calls.observe(request, path, now, confirmable=confirmable)
+
+    def deregister(self, exchange: int, now: float) -> None:
+        """End an observation by asking the server to (RFC 7641 section 3.6): `ResponseReceived` with its answer, of
+        which a large one is the first block, or `RequestFailed` follows. Harmless where it has ended."""
+        if self._calls is not None:
+            self._calls.deregister(exchange, now)
 
     def cancel(self, exchange: int, now: float) -> None:
-        """Lose interest in a request: `RequestFailed` with `Failure.CANCELLED`; nothing where it has ended."""
+        """Lose interest in a request: `RequestFailed` with `Failure.CANCELLED`; nothing where it has ended. What is
+        observed is forgotten, and the next notification rejected, which tells the server (RFC 7641 section 3.6)."""
+        if self._calls is not None and self._calls.cancel(exchange, now):
+            return
         if not self._group_client.cancel(exchange):
             self._client.cancel(exchange, now)
 

@@ -22,6 +22,10 @@ class Failure(enum.Enum):
     """A bound of `Limits` was reached; nothing was sent."""
     PROTECTION = "protection"
     """A security layer could not protect the request or refused the response."""
+    INCOMPLETE = "incomplete"
+    """The blocks that came make no whole (RFC 7959), or the representation changed too often to be read."""
+    BACK_OFF = "back_off"
+    """The server answered the like of it with 4.29, and Max-Age is not over (RFC 8516); nothing was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,4 +66,44 @@ class RequestFailed:
     reason: Failure
 
 
-Event = RequestReceived | ResponseReceived | GroupRequestEnded | RequestFailed
+@dataclass(frozen=True, slots=True)
+class RequestSent:
+    """Our request ``exchange`` asked for no response (RFC 7967) and is over: acknowledged, or sent where it was
+    Non-confirmable, or none of the responses that it did ask for came."""
+
+    exchange: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class TransferProgressed:
+    """A block-wise transfer of our request ``exchange`` went on: bytes of its payload that the server has, of how many,
+    and bytes of the response that came, of how many (None: the server did not say)."""
+
+    exchange: int
+    path: Path
+    sent: int
+    to_send: int
+    received: int
+    to_receive: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationReceived:
+    """The newest state of a resource that we observe (RFC 7641), whole; the first is the answer to the request itself.
+    `ResponseReceived` with a last response or `RequestFailed` says that ``exchange`` observes no longer."""
+
+    exchange: int
+    response: Message
+    path: Path
+
+
+Event = (
+    RequestReceived
+    | ResponseReceived
+    | GroupRequestEnded
+    | RequestFailed
+    | RequestSent
+    | TransferProgressed
+    | NotificationReceived
+)

@@ -154,5 +154,7 @@ class Limits:
     """Responses taken for one of them. Full: further ones are ignored."""
     transfers: int = 1024
     """Own block-wise transfers under way. Full: `Failure.LIMIT`."""
+    observing: int = 1024
+    """Own observations. Full: `Failure.LIMIT`."""
     back_offs: int = 1024
     """Own requests that were answered 4.29 and wait for Max-Age. Full: the oldest is forgotten and may be sent."""

@@ -15,7 +15,7 @@ b'hi'
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
 
@@ -28,6 +28,7 @@ from vitalgate.coap.site import METHODS, Handler, ResponseError, Route, Site
 from vitalgate.coap.uri import UriError, parse_uri
 from vitalgate.counters import Counters
 from vitalgate.engine import Path
+from vitalgate.net.groups import ALL_COAP_NODES, Answer, GroupMembership, ask_group, group_socket, is_group
 from vitalgate.net.udp import AddressError, SocketAddress, UdpDriver, bind, client_socket, resolve
 
 AsyncHandler = Callable[[Message], Awaitable[Message]]
@@ -43,6 +44,8 @@ WORDS: dict[Failure, str] = {
     Failure.REJECTED: "the response has a critical option that is not understood",
     Failure.LIMIT: "a limit of this client is reached",
     Failure.PROTECTION: "the security layer refused the request or the response",
+    Failure.INCOMPLETE: "the blocks that came make no whole",
+    Failure.BACK_OFF: "the server asked for a pause (4.29), which is not over",
 }
 """What a `Failure` is to people."""
 
@@ -146,6 +149,29 @@ class CoapClient:
         """iPATCH: change a part, and doing it twice does no harm (RFC 8132 section 3)."""
         return await self.request(Code.IPATCH, uri, payload, **how)
 
+    async def ask_group(
+        self,
+        code: int,
+        uri: str,
+        payload: bytes = b"",
+        *,
+        wait: float | None = None,
+        interface: str = "",
+        **how: Unpack[How],
+    ) -> AsyncIterator[Answer]:
+        """Send a request to the group that ``uri`` names (coap://224.0.1.187/...) by ``interface`` and yield what each
+        server answers within ``wait`` seconds (two DEFAULT_LEISURE where None). Raises as `request` does, and
+        `GroupRequestError`."""
+        target = parse_uri(uri)
+        if target.scheme != "coap" or not is_group(target.host):
+            raise UriError(f"{uri!r} names no group")
+        pairs = [*target.options, *how.get("options", ())]
+        options = build_options(content_format=how.get("content_format"), accept=how.get("accept"), more=pairs)
+        endpoint = Endpoint(parameters=self._parameters, limits=self._limits, counters=self.counters)
+        group = await _resolve(target.host, target.port)
+        async for answer in ask_group(endpoint, Message(code, options, payload), group, wait=wait, interface=interface):
+            yield answer
+
     def _requests(self, path: SocketAddress) -> "_Requests":
         found = self._by_peer.get(path)
         if found is None:
@@ -235,6 +261,8 @@ class CoapServer:
         self._verify = verify_addresses
         self._trusted = trusted
         self._drivers: list[UdpDriver] = []
+        self._endpoints: list[Endpoint] = []
+        self._groups: list[GroupMembership] = []
         self._coroutines: dict[Handler, AsyncHandler] = {}
         self._tasks: set[asyncio.Task[Message]] = set()
 
@@ -278,7 +306,15 @@ class CoapServer:
 
         driver = UdpDriver(endpoint, sock, on_turn=take_events, counters=self.counters, clock=clock)
         self._drivers.append(driver)
+        self._endpoints.append(endpoint)
         return driver.address
+
+    def join(self, group: str = ALL_COAP_NODES, port: int = 5683, interface: str = "") -> None:
+        """Also answer requests that are sent to ``group``:``port`` (RFC 7252 section 8) on ``interface``, from the
+        address that `bind` gave first: those for `.well-known/core` and for resources added with ``groups``. Raises
+        `AddressError`."""
+        sock = group_socket(group, port, interface)
+        self._groups.append(GroupMembership(self._endpoints[0], sock, self._drivers[0].turn, self.counters))
 
     def notify(self, path: str, response: Message | None = None, *, confirmable: bool | None = None) -> int:
         """Say that the state of ``path`` changed: whoever observes it gets a notification (RFC 7641 section 4.2), with
@@ -299,9 +335,13 @@ class CoapServer:
 
     def close(self) -> None:
         """Close the sockets; coroutines that are answering are cancelled."""
+        for membership in self._groups:
+            membership.close()
+        self._groups.clear()
         for driver in self._drivers:
             driver.close()
         self._drivers.clear()
+        self._endpoints.clear()
         for task in self._tasks:
             task.cancel()
 

@@ -278,7 +278,7 @@ class Endpoint:
         while (event := self._outer.next_event()) is not None:
             if isinstance(event, RequestReceived):
                 self._hand_on(event, now)
-            else:
+            elif isinstance(event, ResponseReceived | RequestFailed):
                 sent = self._sent.pop(event.exchange)
                 self._outer_of.pop(sent.exchange, None)
                 if isinstance(event, RequestFailed):
