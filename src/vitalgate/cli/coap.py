@@ -7,6 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -17,6 +18,7 @@ from vitalgate.coap.message import Code, Message, code_text
 from vitalgate.coap.options import OPTIONS, Format, Option, OptionRow, content_format, decode_uint, encode_uint
 from vitalgate.coap.uri import DEFAULT_PORTS, UriError
 from vitalgate.net.coap import CoapClient, CoapServer, How, RequestError, is_loopback
+from vitalgate.net.groups import GroupRequestError, is_group
 from vitalgate.net.plugtest import Plugtest
 from vitalgate.net.udp import AddressError
 
@@ -24,6 +26,9 @@ app = typer.Typer(help="A CoAP client and a server to try things on.", no_args_i
 
 MAX_DATA = 1 << 24
 """Longest payload read from a file or standard input."""
+
+GROUP_WAIT = 10.0
+"""Seconds for which answers of a group are awaited, where ``--timeout`` allows it: two DEFAULT_LEISURE."""
 
 UriArgument = Annotated[str, typer.Argument(help="coap://HOST[:PORT]/PATH[?QUERY]", show_default=False)]
 Data = Annotated[str, typer.Option("--data", "-d", help="The payload: text, @FILE, or - for standard input.")]
@@ -37,6 +42,9 @@ Options = Annotated[
 ]
 Non = Annotated[bool, typer.Option("--non", "-N", help="Send a Non-confirmable message, once.")]
 Timeout = Annotated[float, typer.Option("--timeout", "-t", min=0.01, help="Give up after so many seconds.")]
+Interface = Annotated[
+    str, typer.Option("--interface", "-i", help="For a group: the interface to ask it by, a name or an IPv4 address.")
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show codes and options on standard error.")]
 
 _NAMES: dict[str, int] = {row.name.lower(): row.number for row in OPTIONS.values()}
@@ -166,7 +174,7 @@ def run(work: Callable[[], Awaitable[None]]) -> None:
         wrong(str(error))
     except TimeoutError:
         fail("no answer in time")
-    except (RequestError, AddressError) as error:
+    except (RequestError, GroupRequestError, AddressError) as error:
         fail(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(FAILED) from None
@@ -182,8 +190,13 @@ def how_of(format_: str, accept: str, options: list[str] | None, non: bool) -> H
     return how
 
 
-def _ask(code: Code, uri: str, payload: bytes, how: How, timeout: float, verbose: bool, json: bool) -> None:
+def _ask(
+    code: Code, uri: str, payload: bytes, how: How, timeout: float, verbose: bool, json: bool, interface: str
+) -> None:
     failed = False
+    if _names_group(uri):
+        _ask_group(code, uri, payload, how, timeout, verbose, json, interface)
+        return
 
     async def work() -> None:
         nonlocal failed
@@ -205,6 +218,42 @@ def _ask(code: Code, uri: str, payload: bytes, how: How, timeout: float, verbose
         raise typer.Exit(FAILED)
 
 
+def _names_group(uri: str) -> bool:
+    try:
+        return is_group(urlsplit(uri).hostname or "")
+    except ValueError:
+        return False  # the client says what is wrong with it
+
+
+def _ask_group(
+    code: Code, uri: str, payload: bytes, how: How, timeout: float, verbose: bool, json: bool, interface: str
+) -> None:
+    # Each answer as it comes; nobody knows how many there will be.
+    count = 0
+
+    async def work() -> None:
+        nonlocal count
+        async with CoapClient() as client:
+            wait = min(timeout, GROUP_WAIT)
+            async for answer in client.ask_group(code, uri, payload, wait=wait, interface=interface, **how):
+                count += 1
+                if verbose:
+                    show_options(f"<- {answer.uri}", answer.response)
+                if json:
+                    document({"uri": answer.uri, "method": code.name} | described(answer.response))
+                    continue
+                if not verbose:
+                    note(answer.uri)
+                write_payload(answer.response.payload)
+                if answer.response.payload and not sys.stdout.isatty():
+                    sys.stdout.write("\n")
+                    sys.stdout.flush()
+
+    run(work)
+    if not count:
+        fail("nobody in the group answered")
+
+
 def _plain(code: Code, words: str) -> Callable[..., None]:
     def command(
         uri: UriArgument,
@@ -214,8 +263,9 @@ def _plain(code: Code, words: str) -> Callable[..., None]:
         timeout: Timeout = 100.0,
         verbose: Verbose = False,
         json: JsonFlag = False,
+        interface: Interface = "",
     ) -> None:
-        _ask(code, uri, b"", how_of("", accept, option, non), timeout, verbose, json)
+        _ask(code, uri, b"", how_of("", accept, option, non), timeout, verbose, json, interface)
 
     command.__doc__ = words
     return command
@@ -232,8 +282,9 @@ def _with_payload(code: Code, words: str) -> Callable[..., None]:
         timeout: Timeout = 100.0,
         verbose: Verbose = False,
         json: JsonFlag = False,
+        interface: Interface = "",
     ) -> None:
-        _ask(code, uri, payload_of(data), how_of(format, accept, option, non), timeout, verbose, json)
+        _ask(code, uri, payload_of(data), how_of(format, accept, option, non), timeout, verbose, json, interface)
 
     command.__doc__ = words
     return command
@@ -254,6 +305,14 @@ for _code, _make, _words in (
 app.command("etsi")(etsi)
 
 
+def _group(text: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    try:
+        return parts.hostname or "", DEFAULT_PORTS["coap"] if parts.port is None else parts.port
+    except ValueError as error:
+        wrong(f"--join {text!r}: {error}")
+
+
 @app.command("server")
 def server(
     bind: Annotated[str, typer.Option(help="HOST:PORT to listen on; port 0 takes a free one.")] = "127.0.0.1:5683",
@@ -266,6 +325,10 @@ def server(
     ] = True,
     interval: Annotated[float, typer.Option(min=0.01, help="Seconds between changes of what can be observed.")] = 5.0,
     separate: Annotated[float, typer.Option(min=0.0, help="Seconds that /separate takes to answer.")] = 2.0,
+    join: Annotated[
+        str, typer.Option(help="GROUP[:PORT] whose requests are answered too, for example 224.0.1.187 or [ff02::fd].")
+    ] = "",
+    interface: Annotated[str, typer.Option("--interface", "-i", help="The interface on which to join it.")] = "",
 ) -> None:
     """Serve the resources of the ETSI plugtests, and POST /benchmark?rlen=N. A server to try things on."""
     host, _, port = bind.rpartition(":")
@@ -282,6 +345,10 @@ def server(
             address, bound = serving.bind(host, int(port))
             shown = f"[{address}]" if ":" in address else address
             note(f"serving coap://{shown}:{bound}/")
+            if join:
+                group, group_port = _group(join)
+                serving.join(group, group_port, interface)
+                note(f"answering the group {join}")
             if not verify and not is_loopback((address, bound)):
                 note("anyone can have this server send long answers to addresses that are not theirs (--no-verify)")
             changing = asyncio.create_task(plugtest.run())
