@@ -44,6 +44,8 @@ WORDS: dict[Failure, str] = {
     Failure.REJECTED: "the response has a critical option that is not understood",
     Failure.LIMIT: "a limit of this client is reached",
     Failure.PROTECTION: "the security layer refused the request or the response",
+    Failure.INCOMPLETE: "the blocks that came make no whole",
+    Failure.BACK_OFF: "the server asked for a pause (4.29), which is not over",
 }
 """What a `Failure` is to people."""
 
@@ -167,9 +169,7 @@ class CoapClient:
         options = build_options(content_format=how.get("content_format"), accept=how.get("accept"), more=pairs)
         endpoint = Endpoint(parameters=self._parameters, limits=self._limits, counters=self.counters)
         group = await _resolve(target.host, target.port)
-        async for answer in ask_group(
-            endpoint, Message(code, options, payload), group, wait=wait, interface=interface
-        ):
+        async for answer in ask_group(endpoint, Message(code, options, payload), group, wait=wait, interface=interface):
             yield answer
 
     def _requests(self, path: SocketAddress) -> "_Requests":
