@@ -46,7 +46,7 @@ PEERS: Final = (
     Peer("echo", coap=False),
     Peer("aiocoap", weight=0.1),
     Peer("libcoap", large="example_data", uploads=True),
-    Peer("vitalgate", large="", observed=""),
+    Peer("vitalgate"),
 )
 
 

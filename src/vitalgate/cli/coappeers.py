@@ -33,9 +33,27 @@ def vitalgate(port: int) -> None:
     from vitalgate.net.coap import CoapServer  # noqa: PLC0415
 
     text = build_options(content_format=0)
-    site = Site()
-    site.add("time", lambda *_: Message(Code.CONTENT, text, TIME), methods=[Code.GET], idempotent=True)
-    asyncio.run(CoapServer(site).serve("127.0.0.1", port))
+    server = CoapServer(Site())
+    content = b""
+
+    def fixed(path: str, payload: bytes) -> None:
+        server.site.add(path, lambda *_: Message(Code.CONTENT, text, payload), methods=[Code.GET], idempotent=True)
+
+    def put(request: Message, *_: object) -> Message:
+        nonlocal content
+        content = request.payload
+        server.notify("example_data")
+        return Message(Code.CHANGED)
+
+    fixed("time", TIME)
+    fixed("large", LARGE)
+
+    def get(*_: object) -> Message:
+        return Message(Code.CONTENT, text, content)
+
+    server.site.add("example_data", get, methods=[Code.GET], idempotent=True, observable=True)
+    server.site.add("example_data", put, methods=[Code.PUT])
+    asyncio.run(server.serve("127.0.0.1", port))
 
 
 def aiocoap(port: int) -> None:
