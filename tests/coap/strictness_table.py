@@ -245,12 +245,40 @@ def matrix() -> Iterator[Row]:
         yield Row(group, f"RST {name}", f"70 {code:02x} 1234", SILENCE, rejected("reset_with_code"), source)
 
 
+def groups() -> Iterator[Row]:
+    """What was sent to a group: never a Reset message, no error response (RFC 7252 sections 8.1, 8.2)."""
+    group = "Sent to a group"
+    source = "RFC 7252 sections 8.1, 8.2"
+    for what, given, reason in (
+        ("CON request", "40 01 1234 b1 74", "group_confirmable"),
+        ("CON ping", "40 00 1234", "group_no_request"),
+        ("NON, empty", "50 00 1234", "group_no_request"),
+        ("ACK", "60 00 1234", "group_no_request"),
+        ("RST", "70 00 1234", "group_no_request"),
+        ("CON response", "40 45 1234", "group_no_request"),
+        ("NON response", "50 45 1234", "group_no_request"),
+        ("NON, reserved class", "50 c0 1234", "group_no_request"),
+        ("CON, token length 9", f"49 01 1234 {'00' * 9}", "token_length"),
+        ("NON, marker without payload", "50 01 1234 b1 74 ff", "payload_empty"),
+        ("CON, number past 65535", "40 01 1234 e0 ffff", "option_number"),
+        ("3 bytes", "50 01 12", "short"),
+        ("version 2", "90 01 1234", "version"),
+        ("NON, critical option 65001", f"50 01 1234 b1 74 {option(65001, 0, 11)}", "bad_option"),
+        ("NON, Uri-Path that is no UTF-8", "50 01 1234 b1 ff", "group_resource"),
+        ("NON, no such path", "50 01 1234 b1 78", "group_resource"),
+        ("NON, a method that the resource has not", "50 04 1234 b1 74", "group_resource"),
+        ("NON, unknown method", "50 1f 1234 b1 74", "group_resource"),
+    ):
+        yield Row(group, what, given, SILENCE, rejected(reason), source, MULTICAST)
+
+
 def table() -> tuple[Row, ...]:
     """Every row, in the document's order."""
     return tuple(
         row
         for part in (
             header, extended_tokens, empty_messages, option_format, critical_options, methods, matrix, responses,
+            groups,
         )
         for row in part()
     )  # fmt: skip
