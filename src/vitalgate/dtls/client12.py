@@ -179,7 +179,7 @@ class Client12:
         agreed: bytes | None = None
         if exchange.ephemeral:
             group = GROUPS[self.group]
-            private = group.generate()
+            private = group.generate(self.core.randomness)
             ours, agreed = group.public(private), group.agree(private, self.share)
         key = b""
         if exchange.psk:

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from vitalgate.dtls.alerts import Alert, HandshakeError
+from vitalgate.engine import Randomness
 
 PrivateShare: TypeAlias = ec.EllipticCurvePrivateKey | x25519.X25519PrivateKey
 
@@ -19,13 +20,28 @@ class Group:
     value: int
     name: str
     share: int
-    generate: Callable[[], PrivateShare]
+    generate: Callable[[Randomness], PrivateShare]
     public: Callable[[PrivateShare], bytes]
     agree: Callable[[PrivateShare, bytes], bytes]
 
 
-def _generate(curve: type[ec.EllipticCurve]) -> Callable[[], PrivateShare]:
-    return lambda: ec.generate_private_key(curve())
+def _generate(curve: type[ec.EllipticCurve], order: int) -> Callable[[Randomness], PrivateShare]:
+    size = (order.bit_length() + 7) // 8 + 8
+
+    def generate(randomness: Randomness) -> PrivateShare:
+        # 64 bits more than the order has leave no bias worth the name (FIPS 186-5 appendix A.2.1).
+        scalar = int.from_bytes(randomness(size), "big") % (order - 1) + 1
+        return ec.derive_private_key(scalar, curve())
+
+    return generate
+
+
+def _generate_x25519(randomness: Randomness) -> PrivateShare:
+    return x25519.X25519PrivateKey.from_private_bytes(randomness(32))
+
+
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+P384_ORDER = int("ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973", 16)
 
 
 def _point(private: PrivateShare) -> bytes:
@@ -57,9 +73,9 @@ def _x25519(private: PrivateShare, share: bytes) -> bytes:
 GROUPS: dict[int, Group] = {
     row.value: row
     for row in (
-        Group(29, "x25519", 32, x25519.X25519PrivateKey.generate, _raw, _x25519),
-        Group(23, "secp256r1", 65, _generate(ec.SECP256R1), _point, _ecdh),
-        Group(24, "secp384r1", 97, _generate(ec.SECP384R1), _point, _ecdh),
+        Group(29, "x25519", 32, _generate_x25519, _raw, _x25519),
+        Group(23, "secp256r1", 65, _generate(ec.SECP256R1, P256_ORDER), _point, _ecdh),
+        Group(24, "secp384r1", 97, _generate(ec.SECP384R1, P384_ORDER), _point, _ecdh),
     )
 }
 

@@ -202,7 +202,7 @@ class Server12:
 
     def _key_exchange(self) -> ServerKeyExchange:
         group = GROUPS[self.group]
-        self.private = group.generate()
+        self.private = group.generate(self.core.randomness)
         share = group.public(self.private)
         if self.suite.exchange.psk:
             return ServerKeyExchange(b"", self.group, share)

@@ -64,12 +64,26 @@ def scheme_for(key: PrivateKey, offered: tuple[int, ...]) -> Scheme | None:
     return None
 
 
+def _deterministic() -> bool:
+    """Whether this build of `cryptography` can draw nonces from key and message (RFC 6979)."""
+    key = ec.derive_private_key(1, ec.SECP256R1())
+    try:
+        key.sign(b"", ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
+    except UnsupportedAlgorithm:
+        return False
+    return True
+
+
+_DETERMINISTIC = _deterministic()
+"""No bad randomness can then betray a key, and one seed gives one handshake."""
+
+
 def sign(key: PrivateKey, scheme: Scheme, data: bytes) -> bytes:
     """A signature over ``data``."""
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return key.sign(data)
     assert scheme.hash is not None
-    return key.sign(data, ec.ECDSA(scheme.hash()))
+    return key.sign(data, ec.ECDSA(scheme.hash(), deterministic_signing=_DETERMINISTIC))
 
 
 def verify(key: PublicKey, value: int, signature: bytes, data: bytes, *, any_curve: bool = False) -> None:
