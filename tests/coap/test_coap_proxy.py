@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from coap_lockstep import seeded
 
-from vitalgate.coap import Code, Endpoint, Message, Parameters, Site, Type, decode, encode
+from vitalgate.coap import Code, Endpoint, Failure, Message, Parameters, Site, Type, decode, encode
 from vitalgate.coap.cache import CacheLimits, ResponseCache
 from vitalgate.coap.options import Option, build_options, sort_options, uint_option
-from vitalgate.coap.proxy import HttpAsk, LocalRequest, Proxy, ProxyLimits, Resolve, Trouble
+from vitalgate.coap.proxy import TROUBLE, HttpAsk, LocalRequest, Proxy, ProxyLimits, Resolve, Trouble
 from vitalgate.coap.proxypolicy import Policy, Target, parse_rule
 from vitalgate.coap.proxyrequest import RouteError, parse_route
 
@@ -453,6 +453,56 @@ def test_requests_of_strangers_to_the_back_are_not_served():
     assert world.proxy.next_event() is None
     answers = [decode(data) for data, _ in world.back.datagrams_to_send(world.now)]
     assert [each.code for each in answers] in ([Code.PROXYING_NOT_SUPPORTED], [Code.PROXYING_NOT_SUPPORTED, 0x84])
+
+
+def test_every_failure_has_a_response():
+    assert {TROUBLE[reason].response().code >> 5 for reason in Failure} == {5}
+
+
+# Blocks are each hop's own
+
+
+def test_a_large_representation_comes_in_blocks_on_either_side():
+    body = bytes(range(256)) * 5
+    world = World()
+    assert world.client_says(proxy_uri("coap://93.184.216.34/t", (Option.BLOCK2, b"\x06"))) == []
+    (got,) = world.to_origin()
+    assert got.option(Option.BLOCK2) is None
+    world.origin_says(got, content(body[:512], (Option.ETAG, b"e"), (Option.BLOCK2, b"\x0d"), max_age=60))
+    for num in (1, 2):
+        assert world.to_client() == []
+        (got,) = world.to_origin()
+        assert uint_option(got, Option.BLOCK2) == num << 4 | 5
+        more = 8 if num < 2 else 0
+        block = (int(Option.BLOCK2), bytes([num << 4 | more | 5]))
+        world.origin_says(got, content(body[num * 512 :][:512], (Option.ETAG, b"e"), block, max_age=60))
+    (first,) = world.to_client()
+    assert (first.payload, uint_option(first, Option.BLOCK2)) == (body[:1024], 0x0E)
+    (second,) = world.client_says(proxy_uri("coap://93.184.216.34/t", (Option.BLOCK2, b"\x16")))
+    assert (second.payload, uint_option(second, Option.BLOCK2)) == (body[1024:], 0x16)
+    assert second.option(Option.ETAG) == first.option(Option.ETAG) == b"e"
+    assert world.to_origin() == []
+    (again,) = world.client_says(proxy_uri())
+    assert again.payload == body[:1024], "whole in the cache"
+
+
+def test_a_large_request_is_put_together_and_cut_up_again():
+    body = bytes(range(256)) * 5
+    world = World()
+    for num in range(3):
+        block = (int(Option.BLOCK1), bytes([num << 4 | (8 if num < 2 else 0) | 5]))
+        answers = world.client_says(
+            proxy_uri("coap://93.184.216.34/t", block, code=Code.PUT, payload=body[num * 512 :][:512])
+        )
+        assert [each.code for each in answers] == ([Code.CONTINUE] if num < 2 else [])
+    (got,) = world.to_origin()
+    assert (got.payload, uint_option(got, Option.BLOCK1)) == (body[:1024], 0x0E)
+    world.origin_says(got, Message(Code.CONTINUE, ((Option.BLOCK1, b"\x0e"),)))
+    (got,) = world.to_origin()
+    assert (got.payload, uint_option(got, Option.BLOCK1)) == (body[1024:], 0x16)
+    world.origin_says(got, Message(Code.CHANGED, ((Option.BLOCK1, b"\x16"),)))
+    (answer,) = world.to_client()
+    assert (answer.code, uint_option(answer, Option.BLOCK1)) == (Code.CHANGED, 0x25)
 
 
 # The cache in its place

@@ -103,14 +103,17 @@ class LocalRequest:
 
 ProxyEvent = Resolve | HttpAsk | LocalRequest
 
-_TROUBLE: dict[Failure, Trouble] = {
+TROUBLE: Final[dict[Failure, Trouble]] = {
     Failure.TIMEOUT: Trouble.TIMEOUT,
     Failure.RESET: Trouble.NOT_UNDERSTOOD,
     Failure.REJECTED: Trouble.NOT_UNDERSTOOD,
     Failure.PROTECTION: Trouble.NOT_UNDERSTOOD,
     Failure.CANCELLED: Trouble.UNREACHABLE,
     Failure.LIMIT: Trouble.BUSY,
+    Failure.BACK_OFF: Trouble.BUSY,
+    Failure.INCOMPLETE: Trouble.NOT_UNDERSTOOD,
 }
+"""What a failed request of ours is to the client."""
 
 
 class Flight:
@@ -225,14 +228,16 @@ class Proxy:
             if isinstance(event, RequestReceived):
                 back.respond(event.exchange, Message(Code.NOT_FOUND), now)  # nothing is served there
                 continue
+            if not isinstance(event, ResponseReceived | RequestFailed):
+                continue  # how far a transfer is
             flight = self._exchanges.pop((id(back), event.exchange), None)
             if flight is None:
                 continue
             flight.back = None
             if isinstance(event, ResponseReceived):
                 self._take(flight, event.response, now)
-            elif isinstance(event, RequestFailed):
-                self._fail(flight, _TROUBLE[event.reason], now)
+            else:
+                self._fail(flight, TROUBLE[event.reason], now)
         return count
 
     def next_event(self) -> ProxyEvent | None:
