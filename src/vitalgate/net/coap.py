@@ -13,14 +13,15 @@ b'hi'
 """
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
 
 from vitalgate.coap.endpoint import Endpoint, MessageEndpoint
-from vitalgate.coap.events import Failure, RequestFailed, RequestReceived, ResponseReceived
+from vitalgate.coap.events import RequestReceived
 from vitalgate.coap.message import Code, Message
 from vitalgate.coap.options import build_options
 from vitalgate.coap.parameters import Limits, Parameters
@@ -29,33 +30,16 @@ from vitalgate.coap.uri import UriError, parse_uri
 from vitalgate.counters import Counters
 from vitalgate.engine import Path
 from vitalgate.net.groups import ALL_COAP_NODES, Answer, GroupMembership, ask_group, group_socket, is_group
+from vitalgate.net.requests import Progress, RequestError, Requests
 from vitalgate.net.udp import AddressError, SocketAddress, UdpDriver, bind, client_socket, resolve
+
+__all__ = ["AsyncHandler", "CoapClient", "CoapServer", "How", "RequestError", "is_loopback"]
 
 AsyncHandler = Callable[[Message], Awaitable[Message]]
 """``await handler(request)`` gives the response; it may raise `ResponseError`."""
 
 MAX_KNOWN_PEERS = 1024
 """Peers whose socket a client keeps in mind; with more of them the table is emptied and filled anew."""
-
-WORDS: dict[Failure, str] = {
-    Failure.TIMEOUT: "no answer",
-    Failure.RESET: "the peer refused the message (Reset)",
-    Failure.CANCELLED: "cancelled",
-    Failure.REJECTED: "the response has a critical option that is not understood",
-    Failure.LIMIT: "a limit of this client is reached",
-    Failure.PROTECTION: "the security layer refused the request or the response",
-    Failure.INCOMPLETE: "the blocks that came make no whole",
-    Failure.BACK_OFF: "the server asked for a pause (4.29), which is not over",
-}
-"""What a `Failure` is to people."""
-
-
-class RequestError(Exception):
-    """A request that got no response; ``reason`` says why. An error code (4.xx, 5.xx) is a response like any other."""
-
-    def __init__(self, reason: Failure, uri: str) -> None:
-        super().__init__(f"{uri}: {WORDS[reason]}")
-        self.reason = reason
 
 
 class How(TypedDict, total=False):
@@ -69,6 +53,8 @@ class How(TypedDict, total=False):
     """Any other options as (number, value)."""
     confirmable: bool
     """False: a Non-confirmable message, sent once."""
+    progress: Progress
+    """Called as a block-wise transfer goes on (RFC 7959)."""
 
 
 class CoapClient:
@@ -88,8 +74,8 @@ class CoapClient:
         self.counters = Counters() if counters is None else counters
         self._parameters = parameters
         self._limits = limits
-        self._sockets: dict[str, _Requests] = {}
-        self._by_peer: dict[Path, _Requests] = {}
+        self._sockets: dict[str, Requests] = {}
+        self._by_peer: dict[Path, Requests] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -110,16 +96,26 @@ class CoapClient:
         """Send a request with method ``code`` to ``uri`` ('coap://host/path?query') and return the response.
 
         Raises `RequestError` where there is none, `UriError` for a URI that cannot be asked, `AddressError` for a host
-        that is not found.
+        that is not found. What is too large for a message goes in blocks, either way (RFC 7959). With a No-Response
+        option that wants nothing back (RFC 7967) the result is an Empty message (code 0.00).
         """
-        target = parse_uri(uri)
-        if target.scheme != "coap":
-            raise UriError(f"{uri!r}: this client speaks coap, not {target.scheme}")
-        pairs = [*target.options, *how.get("options", ())]
-        options = build_options(content_format=how.get("content_format"), accept=how.get("accept"), more=pairs)
-        path = await _resolve(target.host, target.port)
-        request = Message(code, options, payload)
-        return await self._requests(path).send(request, path, uri, confirmable=how.get("confirmable", True))
+        request, path = await _message(code, uri, payload, how)
+        return await self._requests(path).send(
+            request, path, uri, confirmable=how.get("confirmable", True), progress=how.get("progress")
+        )
+
+    async def observe(
+        self, uri: str, payload: bytes = b"", *, code: int = Code.GET, **how: Unpack[How]
+    ) -> AsyncGenerator[Message, None]:
+        """Observe a resource (RFC 7641): yields its state now and each later one, in order and whole. Where the server
+        ends it, or cannot have it observed, its last response is the last to come. Leaving the loop deregisters; who
+        reads slowly misses the oldest states. ``code``: GET or FETCH. Raises as `request` does."""
+        request, path = await _message(code, uri, payload, how)
+        confirmable = how.get("confirmable", True)
+        states = self._requests(path).observe(request, path, uri, confirmable=confirmable, progress=how.get("progress"))
+        async with contextlib.aclosing(states):
+            async for state in states:
+                yield state
 
     async def get(self, uri: str, **how: Unpack[How]) -> Message:
         """GET (RFC 7252 section 5.8.1)."""
@@ -172,7 +168,7 @@ class CoapClient:
         async for answer in ask_group(endpoint, Message(code, options, payload), group, wait=wait, interface=interface):
             yield answer
 
-    def _requests(self, path: SocketAddress) -> "_Requests":
+    def _requests(self, path: SocketAddress) -> Requests:
         found = self._by_peer.get(path)
         if found is None:
             sock = client_socket(path)
@@ -180,54 +176,13 @@ class CoapClient:
             found = self._sockets.get(host)
             if found is None:
                 endpoint = Endpoint(parameters=self._parameters, limits=self._limits, counters=self.counters)
-                found = self._sockets[host] = _Requests(endpoint, sock, self.counters)
+                found = self._sockets[host] = Requests(endpoint, sock, self.counters)
             else:
                 sock.close()
             if len(self._by_peer) >= MAX_KNOWN_PEERS:
                 self._by_peer.clear()
             self._by_peer[path] = found
         return found
-
-
-class _Requests:
-    """Requests under way from one socket: exchange number to the future that waits for it, and the URI."""
-
-    def __init__(self, endpoint: MessageEndpoint, sock: socket.socket, counters: Counters) -> None:
-        self._endpoint = endpoint
-        self._clock = asyncio.get_running_loop().time
-        self._waiting: dict[int, tuple[asyncio.Future[Message], str]] = {}
-        self._driver = UdpDriver(endpoint, sock, on_turn=self._take_events, counters=counters, clock=self._clock)
-
-    async def send(self, request: Message, path: Path, uri: str, *, confirmable: bool) -> Message:
-        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        exchange = self._endpoint.request(request, path, self._clock(), confirmable=confirmable)
-        self._waiting[exchange] = future, uri
-        self._driver.turn()
-        try:
-            return await future
-        finally:
-            if self._waiting.pop(exchange, None) is not None:  # the caller was cancelled
-                self._endpoint.cancel(exchange, self._clock())
-                self._driver.turn()
-
-    def close(self) -> None:
-        self._driver.close()
-        for future, uri in self._waiting.values():
-            if not future.done():
-                future.set_exception(RequestError(Failure.CANCELLED, uri))
-        self._waiting.clear()
-
-    def _take_events(self, _now: float) -> None:
-        while (event := self._endpoint.next_event()) is not None:
-            if not isinstance(event, ResponseReceived | RequestFailed):
-                continue
-            future, uri = self._waiting.pop(event.exchange, (None, ""))
-            if future is None or future.done():
-                continue
-            if isinstance(event, ResponseReceived):
-                future.set_result(event.response)
-            else:
-                future.set_exception(RequestError(event.reason, uri))
 
 
 def is_loopback(path: Path) -> bool:
@@ -372,6 +327,15 @@ class CoapServer:
         task = loop.create_task(_await(handler(event.request)))
         self._tasks.add(task)
         task.add_done_callback(answered)
+
+
+async def _message(code: int, uri: str, payload: bytes, how: How) -> tuple[Message, SocketAddress]:
+    target = parse_uri(uri)
+    if target.scheme != "coap":
+        raise UriError(f"{uri!r}: this client speaks coap, not {target.scheme}")
+    pairs = [*target.options, *how.get("options", ())]
+    options = build_options(content_format=how.get("content_format"), accept=how.get("accept"), more=pairs)
+    return Message(code, options, payload), await _resolve(target.host, target.port)
 
 
 async def _await(awaitable: Awaitable[Message]) -> Message:
