@@ -175,6 +175,20 @@ def test_screens_are_bounded_for_a_session_and_in_all(make_site):
     assert site.counters["cloud_web_refused{screens}"] == 2
 
 
+def test_all_sessions_of_one_user_together_leave_room_for_others(make_site):
+    """Sixteen sessions of four screens each would be every place there is."""
+    limits = StreamLimits(clients=4, per_user=2, per_session=2, period=0.01, beat=0.05)
+    site = make_site(WebSettings(stream=limits))
+    first, second = site.signed_in("one"), site.signed_in("one")
+    assert [Screen(visitor).status for visitor in (first, second)] == [200, 200]
+    assert second.get("/events").status_code == 503
+    assert second.get("/api/session").json()["streams_free"] is False
+    assert Screen(site.signed_in("two")).status == 200
+    sessions = site.sessions.limits
+    real = StreamLimits()
+    assert real.per_user < real.clients <= sessions.per_user * real.per_session
+
+
 def test_a_stream_ends_with_its_session(make_site):
     site = make_site(BRISK)
     visitor = site.signed_in("nurse")

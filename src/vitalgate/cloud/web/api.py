@@ -73,7 +73,7 @@ def session(web: Web, call: Call) -> Response:
             "user": mine.user.name,
             "role": mine.user.role.value,
             "expires_at": mine.expires_at,
-            "streams_free": web.hub.has_room(mine.token),
+            "streams_free": web.hub.has_room(mine),
         }
     )
 
@@ -88,7 +88,7 @@ def events(web: Web, call: Call) -> EventStream:
         fresh = await web.session_of(call.request)
         return fresh is not None and view_of(fresh.user) == view_of(mine.user)
 
-    return EventStream(web.hub, mine.token, view_of(mine.user), since, alive)
+    return EventStream(web.hub, mine, view_of(mine.user), since, alive)
 
 
 def health(web: Web, call: Call) -> Response:

@@ -19,6 +19,7 @@ from typing import Any
 
 from vitalgate.cloud.live import LiveBoard
 from vitalgate.cloud.roles import Permission
+from vitalgate.cloud.sessions import Session
 from vitalgate.cloud.users import User
 from vitalgate.cloud.web.settings import StreamLimits
 from vitalgate.counters import Counters
@@ -78,6 +79,7 @@ def event(name: str, value: Any, identifier: int | None = None) -> bytes:
 class Viewer:
     """One open screen."""
 
+    user: int
     session: str = field(repr=False)
     view: View
     version: int
@@ -108,18 +110,22 @@ class EventHub:
     def __len__(self) -> int:
         return len(self._viewers)
 
-    def open(self, session: str, view: View, since: int) -> Viewer | None:
+    def open(self, session: Session, view: View, since: int) -> Viewer | None:
         """Admit a screen that has seen version ``since`` (-1: nothing yet), or None where there is no room."""
         if self.closing or not self.has_room(session):
             return None
-        viewer = Viewer(session, view, since)
+        viewer = Viewer(session.user.id, session.token, view, since)
         self._viewers[viewer] = None
         return viewer
 
-    def has_room(self, session: str) -> bool:
+    def has_room(self, session: Session) -> bool:
         """Whether one more screen of this session would be admitted."""
-        mine = sum(1 for viewer in tuple(self._viewers) if viewer.session == session)
-        return len(self._viewers) < self.limits.clients and mine < self.limits.per_session
+        limits, viewers = self.limits, tuple(self._viewers)
+        return (
+            len(viewers) < limits.clients
+            and sum(viewer.user == session.user.id for viewer in viewers) < limits.per_user
+            and sum(viewer.session == session.token for viewer in viewers) < limits.per_session
+        )
 
     def leave(self, viewer: Viewer) -> None:
         """Forget a screen."""
@@ -200,7 +206,7 @@ class EventStream:
     """
 
     def __init__(
-        self, hub: EventHub, session: str, view: View, since: int, alive: Callable[[], Awaitable[bool]]
+        self, hub: EventHub, session: Session, view: View, since: int, alive: Callable[[], Awaitable[bool]]
     ) -> None:
         self._hub = hub
         self._session = session

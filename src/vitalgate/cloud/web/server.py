@@ -24,13 +24,13 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from vitalgate.cloud.web.access import Web
+from vitalgate.cloud.web.door import MAX_CONNECTIONS, MAX_OF_ADDRESS, Door
 from vitalgate.cloud.web.guard import host_name
 
 REQUEST_SECONDS: Final = 10.0
 STALL_SECONDS: Final = 10.0
 KEEP_ALIVE_SECONDS: Final = 15
 STOP_SECONDS: Final = 2
-MAX_CONNECTIONS: Final = 256
 MAX_HEAD: Final = 16_384
 SEND_BUFFER: Final = 131_072
 """Bytes the kernel holds for a peer that does not read; what does not fit waits in one message of the program."""
@@ -152,15 +152,14 @@ class WebServer:
         self._thread.join(timeout)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, each: int) -> Door:
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST
         )[0]
     except socket.gaierror as error:
         raise ServeError(f"{host!r} is not an IP address: give for example 127.0.0.1") from error
-    # asyncio switches Nagle's delay off only where the protocol is named
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener = Door(family, each=each)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # accepted connections inherit it
@@ -191,7 +190,7 @@ def serve(app: Starlette, host: str = "127.0.0.1", port: int = 0, tls: Tls | Non
     if web.settings.secure != (tls is not None):
         raise ServeError("the application was made with another idea of TLS than the server (WebSettings.secure)")
     context = tls.context() if tls is not None else None
-    listener = _listen(address, port)
+    listener = _listen(address, port, MAX_CONNECTIONS if loopback else MAX_OF_ADDRESS)
     web.hosts.update(host_name(name) for name in (tls.names() if tls is not None else ()))
     bound = listener.getsockname()[1]
     config = uvicorn.Config(

@@ -99,10 +99,12 @@ class StreamLimits:
     """Bounds of the event stream. A screen beyond them is answered 503.
 
     ``period``: least seconds between two messages (changes in between travel together); ``beat``: most seconds between
-    two messages; ``recheck``: how often a screen's session is looked at again.
+    two messages; ``recheck``: how often a screen's session is looked at again. ``per_user`` counts the screens of all
+    sessions of a user, who may have more sessions than there is room for.
     """
 
     clients: int = 64
+    per_user: int = 16
     per_session: int = 4
     period: float = 0.2
     beat: float = 1.0
