@@ -184,6 +184,11 @@ class Endpoint:
         if not self._group_client.cancel(exchange):
             self._client.cancel(exchange, now)
 
+    def has_message_id(self, path: Path, now: float) -> bool:
+        """False where a request to ``path`` would have to wait for a Message ID (RFC 7252 section 4.4)."""
+        peer = self._core.peers.get(path)
+        return peer is None or peer.mids.free_at(self._core.parameters.exchange_lifetime) <= now
+
     def request_group(self, request: Message, group: Path, now: float, *, wait: float | None = None) -> int:
         """Send a Non-confirmable request to ``group`` and return its exchange number. Each server that answers within
         ``wait`` seconds (two DEFAULT_LEISURE where None) gives a `ResponseReceived` with its own path; then

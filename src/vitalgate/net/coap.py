@@ -18,7 +18,7 @@ import ipaddress
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, NamedTuple, Self, TypedDict, Unpack
 
 from vitalgate.coap.endpoint import Endpoint, MessageEndpoint
 from vitalgate.coap.events import RequestReceived
@@ -57,8 +57,17 @@ class How(TypedDict, total=False):
     """Called as a block-wise transfer goes on (RFC 7959)."""
 
 
+class Source(NamedTuple):
+    """One port that a client speaks from."""
+
+    host: str
+    endpoint: Endpoint
+    requests: Requests
+
+
 class CoapClient:
-    """A CoAP client: an asynchronous context manager. One socket for each local address that it speaks from.
+    """A CoAP client: an asynchronous context manager. One socket for each local address that it speaks from, and up to
+    ``source_ports`` of them towards a server that is asked more than 265 times a second for minutes.
 
     Requests to one server wait for each other as NSTART says (RFC 7252 section 4.7). Cancelling the awaiting task, for
     example by ``asyncio.timeout``, cancels the request.
@@ -70,12 +79,15 @@ class CoapClient:
         parameters: Parameters = Parameters(),  # noqa: B008  # frozen
         limits: Limits = Limits(),  # noqa: B008  # frozen
         counters: Counters | None = None,
+        source_ports: int = 16,
     ) -> None:
         self.counters = Counters() if counters is None else counters
         self._parameters = parameters
         self._limits = limits
-        self._sockets: dict[str, Requests] = {}
-        self._by_peer: dict[Path, Requests] = {}
+        self._source_ports = source_ports
+        self._sockets: dict[str, list[Source]] = {}
+        """Local address to the ports in use there."""
+        self._by_peer: dict[Path, Source] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -87,8 +99,9 @@ class CoapClient:
 
     def close(self) -> None:
         """Close the sockets; requests under way fail with `Failure.CANCELLED`."""
-        for requests in self._sockets.values():
-            requests.close()
+        for sources in self._sockets.values():
+            for source in sources:
+                source.requests.close()
         self._sockets.clear()
         self._by_peer.clear()
 
@@ -170,19 +183,31 @@ class CoapClient:
 
     def _requests(self, path: SocketAddress) -> Requests:
         found = self._by_peer.get(path)
+        now = asyncio.get_running_loop().time()
+        if found is not None and found.endpoint.has_message_id(path, now):
+            return found.requests
+        sock = None
         if found is None:
             sock = client_socket(path)
             host = sock.getsockname()[0]
-            found = self._sockets.get(host)
-            if found is None:
-                endpoint = Endpoint(parameters=self._parameters, limits=self._limits, counters=self.counters)
-                found = self._sockets[host] = Requests(endpoint, sock, self.counters)
-            else:
-                sock.close()
-            if len(self._by_peer) >= MAX_KNOWN_PEERS:
-                self._by_peer.clear()
-            self._by_peer[path] = found
-        return found
+        else:
+            host = found.host
+        sources = self._sockets.setdefault(host, [])
+        # RFC 7252 section 4.4: no Message ID twice within EXCHANGE_LIFETIME, which is 65,536 messages from one port in
+        # 247 s; beyond that other ports serve, and when all are in use the request waits.
+        found = next((source for source in sources if source.endpoint.has_message_id(path, now)), None)
+        if found is None and len(sources) < self._source_ports:
+            endpoint = Endpoint(parameters=self._parameters, limits=self._limits, counters=self.counters)
+            requests = Requests(endpoint, client_socket(path) if sock is None else sock, self.counters)
+            found = Source(host, endpoint, requests)
+            sources.append(found)
+        elif sock is not None:
+            sock.close()
+        found = found or sources[0]
+        if len(self._by_peer) >= MAX_KNOWN_PEERS:
+            self._by_peer.clear()
+        self._by_peer[path] = found
+        return found.requests
 
 
 def is_loopback(path: Path) -> bool:
