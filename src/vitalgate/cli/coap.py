@@ -1,11 +1,13 @@
-"""`vitalgate coap get|put|post|delete|fetch|patch|ipatch URI`, `vitalgate coap server`,
+"""`vitalgate coap get|put|post|delete|fetch|patch|ipatch|observe URI`, `vitalgate coap server`,
 `vitalgate coap proxy` and `vitalgate coap etsi`."""
 
 import asyncio
 import base64
+import contextlib
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -13,6 +15,7 @@ from urllib.parse import urlsplit
 import typer
 
 from vitalgate.cli.coapetsi import etsi
+from vitalgate.cli.coapprogress import ProgressLine
 from vitalgate.cli.coapproxy import proxy
 from vitalgate.cli.output import FAILED, JsonFlag, document, fail, note, wrong
 from vitalgate.coap.formats import MEDIA_TYPES, ContentFormat, media_type
@@ -196,15 +199,19 @@ def _ask(
     code: Code, uri: str, payload: bytes, how: How, timeout: float, verbose: bool, json: bool, interface: str
 ) -> None:
     failed = False
+    line = how["progress"] = ProgressLine(verbose=verbose)
     if _names_group(uri):
         _ask_group(code, uri, payload, how, timeout, verbose, json, interface)
         return
 
     async def work() -> None:
         nonlocal failed
-        async with CoapClient() as client, asyncio.timeout(timeout):
-            response = await client.request(code, uri, payload, **how)
-        failed = response.code >> 5 != 2
+        try:
+            async with CoapClient() as client, asyncio.timeout(timeout):
+                response = await client.request(code, uri, payload, **how)
+        finally:
+            line.clear()
+        failed = response.code >> 5 not in (0, 2)  # 0.00: none was wanted (No-Response)
         if verbose:
             show_options("<-", response)
         if json:
@@ -302,6 +309,64 @@ for _code, _make, _words in (
     (Code.IPATCH, _with_payload, "Change a part; doing it twice does no harm (RFC 8132)."),
 ):
     app.command(_code.name.lower())(_make(_code, _words))
+
+
+@app.command("observe")
+def observe(
+    uri: UriArgument,
+    data: Data = "",
+    accept: Accept = "",
+    option: Options = None,
+    non: Non = False,
+    count: Annotated[int, typer.Option("--count", "-n", min=0, help="Stop after so many states; 0: do not.")] = 0,
+    seconds: Annotated[float, typer.Option("--seconds", "-s", min=0.0, help="Stop after this time; 0: do not.")] = 0.0,
+    verbose: Verbose = False,
+    json: JsonFlag = False,
+) -> None:
+    """Observe a resource (RFC 7641): its state now and each later one, until Ctrl-C. With --data it asks by FETCH. With
+    --json each state is one line."""
+    how = how_of("", accept, option, non)
+    line = how["progress"] = ProgressLine(verbose=verbose)
+    payload = payload_of(data)
+    failed = False
+
+    def show(state: Message) -> None:
+        line.clear()
+        if verbose:
+            show_options("<-", state)
+        if json:
+            sys.stdout.write(dumps({"uri": uri} | described(state), ensure_ascii=False) + "\n")
+            sys.stdout.flush()
+        elif state.code >> 5 == 2:
+            write_payload(state.payload + (b"" if sys.stdout.isatty() else b"\n"))
+        else:
+            note(f"error: {code_text(state.code)} {_name(state.code)}")
+
+    async def work() -> None:
+        nonlocal failed
+        left = count
+        async with CoapClient() as client:
+            states = client.observe(uri, payload, code=Code.FETCH if data else Code.GET, **how)
+            async with contextlib.aclosing(states):
+                async for state in states:
+                    show(state)
+                    failed = state.code >> 5 != 2
+                    left -= 1
+                    if left == 0:
+                        return
+                if not failed:
+                    note("the server does not let this be observed any longer")
+
+    async def limited() -> None:
+        if seconds:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(work(), seconds)
+        else:
+            await work()
+
+    run(limited)
+    if failed:
+        raise typer.Exit(FAILED)
 
 
 app.command("etsi")(etsi)
