@@ -239,7 +239,10 @@ class GatewayEngine:
             self._damaged(port, line, len(frame.raw), TOO_FAST)
             port.engine.acknowledge(frame, Outcome.FULL, now)
             return
-        samples = sum(len(o.value) for o in frame.observations if isinstance(o.value, Samples))
+        samples = 0
+        for observation in frame.observations:
+            if isinstance(observation.value, Samples):
+                samples += len(observation.value)
         self.counters.add("device_samples", port.kind.slug, samples)
         if frame.serial:
             line.serial = frame.serial
@@ -261,10 +264,8 @@ class GatewayEngine:
         if damage is not None:
             self._close_damage(binding.urn, damage, frame.received_at, now)
         line.heard_at = frame.received_at
-        parts = split(
-            observation.bind(binding.urn, binding.patient, binding.location, binding.mark)
-            for observation in frame.observations
-        )
+        bound = (binding.urn, binding.patient, binding.location, binding.mark)
+        parts = split([observation.bind(*bound) for observation in frame.observations])
         answer = self.spool.append(
             binding.urn,
             parts,
@@ -390,11 +391,18 @@ class GatewayEngine:
 
     def next_timeout(self) -> float | None:
         """The one deadline that matters next, or None."""
-        deadlines = [self._commit_at, self._tick_at]
-        deadlines.extend(port.engine.next_timeout() for port in self._ports.values())
+        soonest = math.inf if self._commit_at is None else self._commit_at
+        if self._tick_at is not None and self._tick_at < soonest:
+            soonest = self._tick_at
+        for port in self._ports.values():
+            due = port.engine.next_timeout()
+            if due is not None and due < soonest:
+                soonest = due
         if self.uplink is not None:
-            deadlines.append(self.uplink.next_timeout())
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+            due = self.uplink.next_timeout()
+            if due is not None and due < soonest:
+                soonest = due
+        return None if soonest == math.inf else soonest
 
     def handle_timeout(self, now: float) -> None:
         """A deadline has passed; harmless when it has not."""

@@ -137,8 +137,11 @@ class Link:
     def next_timeout(self) -> float | None:
         """The nearest deadline of the uplink and the keys."""
         client = self._client.next_timeout() if self._client is not None else None
-        deadlines = (self._uplink.next_timeout(), client, self._rekey_at, self._check_at)
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        soonest = self._uplink.next_timeout()
+        for due in (client, self._rekey_at, self._check_at):
+            if due is not None and (soonest is None or due < soonest):
+                soonest = due
+        return soonest
 
     def handle_timeout(self, now: float) -> None:
         """A deadline has passed."""

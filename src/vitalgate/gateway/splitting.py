@@ -38,7 +38,7 @@ def split(observations: Iterable[Observation], limit: int = MAX_ENTRY_BYTES) -> 
             lane.extend(segments(observation, limit))
         else:
             lane.append(observation)
-    heard_at = max((one.gateway_time for lane in lanes.values() for one in lane), default=0.0)
+    heard_at = max([one.gateway_time for lane in lanes.values() for one in lane], default=0.0)
     parts: list[Part] = []
     for name in sorted(lanes):
         parts.extend((name, part) for part in _fill(lanes[name], heard_at, limit))
@@ -127,21 +127,26 @@ def _bound(observation: Observation, before: Observation) -> int:
     """Bytes that the observation's record takes at most behind that of ``before``."""
     size = 64 + _text(observation.label) + _text(observation.unit)
     value = observation.value
-    if isinstance(value, Samples):
+    if type(value) is Decimal:
+        if len(digits := str(value)) > 18:
+            size += 2 * len(digits)
+    elif isinstance(value, Samples):
         size += 60 + len(value.data)
         size += len(str(value.rate)) + len(str(value.factor)) + len(str(value.origin))
     elif isinstance(value, str):
         size += _text(value)
-    elif value is not None and len(digits := str(value)) > 18:
-        size += 2 * len(digits)
     if observation.alarm is not None:
         size += 12 + _text(observation.alarm.text)
     if observation is before:
         return size
     # What is the entry's is written where it changes.
-    if _texts(observation) != _texts(before):
+    if (
+        observation.decoder != before.decoder
+        or observation.patient != before.patient
+        or observation.location != before.location
+    ):
         size += 21 + sum(map(_text, _texts(observation)))
-    if (observation.device_time, observation.clock_offset) != (before.device_time, before.clock_offset):
+    if observation.device_time != before.device_time or observation.clock_offset != before.clock_offset:
         size += 26
     return size + (7 if observation.status != before.status else 0)
 

@@ -17,25 +17,29 @@ PASCALS_PER_MMHG: Final = Decimal("133.322387415")
 class Conversion:
     """One row: value in ``unit`` (SenML) = value in the UCUM unit * ``factor``, exactly.
 
-    ``shift`` is the power of ten where the factor is one (the converted value then keeps its digits), else None.
+    ``shift`` is the power of ten where the factor is one (the converted value then keeps its digits), else None;
+    ``times`` and ``per`` are the factor's numerator and denominator.
     """
 
     ucum: str
     unit: str
     factor: Fraction
     shift: int | None
+    times: int
+    per: int
 
     def convert(self, value: Decimal) -> Decimal | float:
         """The value in the SenML unit: with its digits where the factor is a power of ten, else the nearest double."""
         if self.shift is not None:
             return value.scaleb(self.shift)
-        return float(value * self.factor.numerator / self.factor.denominator)
+        return float(value * self.times / self.per)
 
 
 def _row(ucum: str, unit: str, factor: str = "1", per: int = 1) -> Conversion:
     decimal = Decimal(factor)
     power = per == 1 and decimal == Decimal(1).scaleb(decimal.adjusted())
-    return Conversion(ucum, unit, Fraction(decimal) / per, decimal.adjusted() if power else None)
+    whole = Fraction(decimal) / per
+    return Conversion(ucum, unit, whole, decimal.adjusted() if power else None, whole.numerator, whole.denominator)
 
 
 CONVERSIONS: Final[dict[str, Conversion]] = {

@@ -23,7 +23,7 @@ from vitalgate.cloud.store.database import Database
 from vitalgate.cloud.store.dialect import compile_counting, compile_insert, compile_update, run_text
 from vitalgate.cloud.store.epochs import EpochState
 from vitalgate.cloud.store.gateways import GatewayRow, ensure_gateway, entry_context, find_device, make_device
-from vitalgate.cloud.store.latency import Latencies
+from vitalgate.cloud.store.latency import Latencies, bucket_of
 from vitalgate.cloud.store.notices import write_gap, write_quarantine
 from vitalgate.cloud.store.schema import devices, entries, epochs, gateways, latency
 from vitalgate.gateway.entry import Entry
@@ -321,8 +321,10 @@ class Committer:
         for outcome in outcomes:
             for entry in outcome.new:
                 if entry.notice is None:
-                    self.latencies.add(now - entry.gateway_time)
-                    self._pending.add(now - entry.gateway_time)
+                    seconds = now - entry.gateway_time
+                    bucket = bucket_of(seconds)
+                    self.latencies.add_to(bucket, seconds)
+                    self._pending.add_to(bucket, seconds)
         if self._pending_since is None:
             self._pending_since = now
         while len(self._epochs) > epoch_rows.MAX_HELD:

@@ -10,7 +10,11 @@ from vitalgate.cloud.store.database import Database
 from vitalgate.cloud.store.schema import devices, gateways
 
 MAX_GATEWAYS: Final = 4096
+MAX_UNPROTECTED: Final = 64
+"""Gateways that come without identity: anybody may make up names, and leaves room for those that are enrolled."""
 MAX_DEVICES: Final = 65_536
+MAX_DEVICES_OF_GATEWAY: Final = 4096
+"""Devices one gateway may bring, so that a gateway in bad hands leaves room for the others'."""
 _ENTRY: Final = struct.Struct(">QQ")
 
 
@@ -42,8 +46,13 @@ def ensure_gateway(database: Database, connection: sa.Connection, name: str, sec
     found = find_gateway(database, connection, name)
     if found is not None:
         return found
-    if (connection.execute(sa.select(sa.func.count()).select_from(gateways)).scalar() or 0) >= MAX_GATEWAYS:
+    query = sa.select(sa.func.count()).select_from(gateways)
+    if (connection.execute(query).scalar() or 0) >= MAX_GATEWAYS:
         return None
+    if security and not STACKS[security].protects:
+        unprotected = query.where(gateways.c.security == security)
+        if (connection.execute(unprotected).scalar() or 0) >= MAX_UNPROTECTED:
+            return None
     keys, now = database.keys, database.wall()
     made = connection.execute(
         sa.insert(gateways).values(
@@ -101,8 +110,11 @@ def find_device(database: Database, connection: sa.Connection, urn: str) -> Devi
 
 
 def make_device(database: Database, connection: sa.Connection, urn: str, gateway_id: int) -> DeviceRow | None:
-    """A new device; None when there is no room for another."""
-    if (connection.execute(sa.select(sa.func.count()).select_from(devices)).scalar() or 0) >= MAX_DEVICES:
+    """A new device; None when there is no room for another, at all or of this gateway."""
+    query = sa.select(sa.func.count()).select_from(devices)
+    if (connection.execute(query).scalar() or 0) >= MAX_DEVICES:
+        return None
+    if (connection.execute(query.where(devices.c.gateway_id == gateway_id)).scalar() or 0) >= MAX_DEVICES_OF_GATEWAY:
         return None
     keys, now = database.keys, database.wall()
     made = connection.execute(

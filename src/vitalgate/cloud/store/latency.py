@@ -53,7 +53,12 @@ class Latencies:
 
     def add(self, seconds: float) -> None:
         """Count one latency."""
-        self.merge(((bucket_of(seconds), 1, seconds),))
+        self.add_to(bucket_of(seconds), seconds)
+
+    def add_to(self, bucket: int, seconds: float) -> None:
+        """Count one latency, whose bucket is known."""
+        old = self.buckets.get(bucket)
+        self.buckets[bucket] = (1, seconds) if old is None else (old[0] + 1, max(old[1], seconds))
 
     def rows(self) -> list[tuple[int, int, float]]:
         """(bucket, count, maximum) in order of bucket."""

@@ -5,6 +5,7 @@ an origin in their middle; where even that cannot hold them, trailing digits are
 """
 
 import array
+import functools
 import re
 import sys
 from collections.abc import Sequence
@@ -43,11 +44,16 @@ def samples_from(texts: Sequence[str], rate: Decimal) -> Wave:
 
     Raises `WaveError` where one is no number of at most 12 and 9 digits, or where there is none at all.
     """
-    if not all(map(_SAMPLE.match, texts)):
-        raise WaveError("a sample is no number")
-    digits = max([len(text) - 1 - text.index(".") for text in texts if "." in text], default=0)
-    fixed = _fixed(texts, digits)
-    present = [value for value in fixed if value is not None]
+    fixed: Sequence[int | None]
+    digits = len(texts[0].partition(".")[2]) if texts else 0
+    if 0 < digits <= MAX_FRACTION and _alike(digits).match(joined := " ".join(texts)):
+        fixed = present = list(map(int, joined.replace(".", "").split(" ")))
+    else:
+        if not all(map(_SAMPLE.match, texts)):
+            raise WaveError("a sample is no number")
+        digits = max([len(text) - 1 - text.index(".") for text in texts if "." in text], default=0)
+        fixed = _fixed(texts, digits)
+        present = [value for value in fixed if value is not None]
     if not present:
         raise WaveError("no samples")
     low, high = min(present), max(present)
@@ -57,13 +63,16 @@ def samples_from(texts: Sequence[str], rate: Decimal) -> Wave:
         while max(high - middle, middle - low) > MOST * 10**dropped:
             dropped += 1
     step = 10**dropped
-    words = array.array(
-        "h",
-        [
-            MISSING if value is None else round((value - middle) / step) if dropped else value - middle
-            for value in fixed
-        ],
-    )
+    if len(present) == len(fixed) and not middle and not dropped:
+        words = array.array("h", present)
+    else:
+        words = array.array(
+            "h",
+            [
+                MISSING if value is None else round((value - middle) / step) if dropped else value - middle
+                for value in fixed
+            ],
+        )
     if sys.byteorder == "little":
         words.byteswap()
     samples = Samples(
@@ -77,10 +86,15 @@ def samples_from(texts: Sequence[str], rate: Decimal) -> Wave:
     return Wave(samples, not dropped)
 
 
+@functools.lru_cache(maxsize=MAX_FRACTION)
+def _alike(digits: int) -> re.Pattern[str]:
+    """Matches samples that all have ``digits`` behind the point, as devices write them, with spaces between."""
+    one = rf"[+-]?\d{{1,{MAX_WHOLE}}}\.\d{{{digits}}}"
+    return re.compile(rf"{one}(?: {one})*\Z", re.ASCII)
+
+
 def _fixed(texts: Sequence[str], digits: int) -> list[int | None]:
     """Each sample times ten to the power of ``digits``, None for a missing one."""
-    if digits and all(text[-digits - 1 : -digits] == "." for text in texts):  # as devices write, all alike
-        return list(map(int, " ".join(texts).replace(".", "").split(" ")))
     fixed: list[int | None] = []
     for text in texts:
         whole, _, fraction = text.partition(".")
