@@ -63,6 +63,8 @@ COUNTERS: dict[str, Counter] = {
         Counter("dtls_associations_ended", "Complete associations that ended.", "reason"),
         Counter("dtls_cookies_sent", "Hellos of unverified addresses answered with a cookie."),
         Counter("dtls_retransmissions", "Flights, or what was missing of them, sent again."),
+        Counter("dtls_acks_sent", "ACKs of DTLS 1.3."),
+        Counter("dtls_key_updates", "Keys changed within an association, by whose.", "whose"),
         Counter("dtls_discarded", "Datagrams and records dropped without a word.", "reason"),
         Counter("dtls_alerts_received", "Alerts of peers.", "alert"),
         Counter("dtls_alerts_sent", "Alerts of ours.", "alert"),

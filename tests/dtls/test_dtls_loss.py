@@ -10,11 +10,11 @@ from dtls_world import NOBODY_NAMED, X509_TARGET, psk_pair, rpk_pair, x509_pair
 from vitalgate.dtls.endpoint import Endpoint
 from vitalgate.dtls.events import Connected, Failed, Received
 from vitalgate.dtls.parameters import Parameters
-from vitalgate.dtls.records import DTLS_1_2
+from vitalgate.dtls.records import DTLS_1_2, DTLS_1_3
 from vitalgate.net.virtual import Link, VirtualNetwork
 
 PAIRS = {"psk": (psk_pair, NOBODY_NAMED), "rpk": (rpk_pair, NOBODY_NAMED), "x509": (x509_pair, X509_TARGET)}
-VERSIONS = {"1.2": DTLS_1_2}
+VERSIONS = {"1.2": DTLS_1_2, "1.3": DTLS_1_3}
 
 
 class Host:

@@ -20,6 +20,7 @@ from vitalgate.dtls.records import FIXED_BITS, HEADER_BYTES, PLAINTEXT_TYPES, Co
 from vitalgate.engine import Path
 
 NEVER = float("-inf")
+_FOREVER = float("inf")
 RESEND_GUARD = 0.2
 """A peer that repeats itself is answered again no sooner than this after the last time, in seconds."""
 _APPLICATION = int(ContentType.APPLICATION_DATA)
@@ -54,6 +55,9 @@ class Reading(Protocol):
 
     def receive_ack(self, content: bytes, epoch: int, now: float) -> None:
         """An ACK after the handshake. Raises `HandshakeError`."""
+
+    def settle(self) -> None:
+        """The handshake is long past: what was kept for its sake may go."""
 
     def ended(self) -> None:
         """The association ends."""
@@ -90,7 +94,7 @@ class Association:
         self.due: float | None = None
         self._linger_until = 0.0
         self.hello_random = b""
-        """On a server, while the handshake lasts: tells a client that repeats itself from one that begins anew."""
+        """On a server, till the handshake is long past: tells a client that repeats itself from one beginning anew."""
         self.early: list[bytes] | None = None
         """Records that came before the keys for them."""
         self.pending_data: list[bytes] | None = None
@@ -281,7 +285,9 @@ class Association:
         """Send what is missing of a flight."""
         flight.sent_at = now
         parameters = self.core.parameters
-        for pieces in pack(flight.items, parameters.mtu, together=parameters.pack_messages):
+        for pieces in pack(
+            flight.items, parameters.mtu, together=parameters.pack_messages and self.version != _DTLS_1_2
+        ):
             self._send_datagram(pieces, again=flight.attempts > 0, flight=flight)
 
     def resend(self, flight: Flight, now: float) -> None:
@@ -315,18 +321,18 @@ class Association:
 
     # Beginning and end
 
-    def complete(self, now: float, *, keep_flight: bool) -> None:
-        """The handshake is complete on our side. ``keep_flight``: the peer may still need our last one."""
+    def complete(self, now: float, *, keep_flight: bool, acknowledged: bool = False) -> None:
+        """The handshake is complete on our side. ``keep_flight``: the peer may still need our last one; it says so, or
+        (``acknowledged``) says when it has it."""
         core = self.core
         self.established = True
         self.handshake = None
-        self.hello_random = b""
         self.early = None
-        if keep_flight and self.flight is not None:
-            core.timers.clear(self.flight)
-            self._linger_until = now + core.parameters.linger
-        elif not keep_flight:
+        if not keep_flight:
             self.drop_flight()
+        elif self.flight is not None and not acknowledged:
+            core.timers.clear(self.flight)
+        self._linger_until = now + core.parameters.linger
         if core.starting.get(self.path) is self:
             del core.starting[self.path]
         before = core.by_path.get(self.path)
@@ -338,20 +344,25 @@ class Association:
         pending, self.pending_data = self.pending_data, None
         for data in pending or ():
             core.emit(Received(self.number, self.path, data))
-        core.timers.set(self, self._linger_until if self.flight is not None else now + core.parameters.idle)
+        core.timers.set(self, min(self._linger_until, now + core.parameters.idle))
 
     def on_due(self, now: float) -> None:
         """The last flight was kept long enough, nothing was heard for too long, or the handshake takes too long."""
         if not self.established:
             self.end(End.TIMEOUT, now)
             return
-        if self.flight is not None and self.flight.due is None and now >= self._linger_until:
-            self.drop_flight()
+        if now >= self._linger_until:
+            self._linger_until = _FOREVER
+            self.hello_random = b""
+            if self.flight is not None and self.flight.due is None:
+                self.drop_flight()
+            if self.reading is not None:
+                self.reading.settle()
         idle_at = self.heard + self.core.parameters.idle
         if now >= idle_at:
             self.end(End.IDLE, now, answer=Alert.CLOSE_NOTIFY)
         else:
-            self.core.timers.set(self, idle_at)
+            self.core.timers.set(self, min(idle_at, self._linger_until))
 
     def refuse(self, alert: Alert, reason: str, now: float) -> None:
         """Say what is wrong, and end."""

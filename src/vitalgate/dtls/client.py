@@ -1,26 +1,33 @@
 """A client's hello, before it is known which version the server takes."""
 
 from collections.abc import Hashable
+from dataclasses import replace
 from enum import Enum, auto
 from typing import ClassVar
 
-from vitalgate.dtls import extensions
+from vitalgate.dtls import extensions, handshaking
 from vitalgate.dtls.alerts import Alert, HandshakeError
 from vitalgate.dtls.association import Association
 from vitalgate.dtls.client12 import Client12
+from vitalgate.dtls.client13 import Client13
 from vitalgate.dtls.conversation import Conversation, Rule, Table
 from vitalgate.dtls.credentials import Credentials
-from vitalgate.dtls.extensions import CertificateType, Extension, Extensions
+from vitalgate.dtls.extensions import CertificateType, Extension, Extensions, KeyShare
+from vitalgate.dtls.groups import GROUPS, PrivateShare
 from vitalgate.dtls.handshaking import HandshakeType, Message
 from vitalgate.dtls.hellos import (
     DOWNGRADE,
     RANDOM_BYTES,
     ClientHello,
+    ServerHello,
     decode_hello_verify_request,
     decode_server_hello,
 )
 from vitalgate.dtls.judging import Target
-from vitalgate.dtls.records import DTLS_1_2, DTLS_1_3
+from vitalgate.dtls.psk13 import PSK_DHE, PSK_ONLY, Offer, with_binders
+from vitalgate.dtls.records import DTLS_1_2, DTLS_1_3, HEADER_BYTES
+from vitalgate.dtls.retry import message_hash
+from vitalgate.dtls.schedule import digest
 from vitalgate.dtls.sessions import Ticket
 from vitalgate.dtls.signatures import DEFAULT_SCHEMES
 from vitalgate.dtls.suites import EMPTY_RENEGOTIATION_INFO_SCSV, SUITES, Exchange
@@ -64,12 +71,62 @@ class ClientStart:
         session_id = b""
         if self.ticket is not None and self.ticket.session.version == DTLS_1_2:
             session_id = self.ticket.session_id or self.core.randomness(FAKE_SESSION_ID_BYTES)
-        self.hello = ClientHello(self.core.randomness(RANDOM_BYTES), suites, self._extensions(suites), session_id)
+        self.retried: ServerHello | None = None
+        self.shares: dict[int, PrivateShare] = {}
+        self.offers: tuple[Offer, ...] = ()
+        found = self._extensions(suites)
+        if DTLS_1_3 in parameters.versions and any(_version(value) == DTLS_1_3 for value in suites):
+            self._add_13(found, now)
+        self.hello = ClientHello(self.core.randomness(RANDOM_BYTES), suites, found, session_id)
+        if self.shares and self._too_long():
+            # A hello without a cookie has to fit in one datagram (RFC 9147 section 5.1): the share comes later.
+            self.shares = {}
+            found[Extension.KEY_SHARE] = extensions.encode_key_shares(())
         self._send(now)
 
+    def _too_long(self) -> bool:
+        body = with_binders(self.hello, self.offers, b"").encode()
+        return len(body) + handshaking.HEADER_BYTES + HEADER_BYTES > self.core.parameters.mtu
+
     def _send(self, now: float) -> None:
-        self.conversation.put(HandshakeType.CLIENT_HELLO, self.hello.encode())
+        self.sent = with_binders(self.hello, self.offers, bytes(self.conversation.transcript))
+        self.conversation.put(HandshakeType.CLIENT_HELLO, self.sent.encode())
         self.conversation.flush(now)
+
+    def _add_13(self, found: Extensions, now: float) -> None:
+        """What a hello says for DTLS 1.3 (RFC 8446 section 4.2)."""
+        parameters, credentials = self.core.parameters, self.core.credentials
+        found[Extension.SUPPORTED_VERSIONS] = extensions.encode_list(parameters.versions, prefix=1)
+        offers: list[Offer] = []
+        ticket = self.ticket
+        if ticket is not None and ticket.session.version == DTLS_1_3:
+            session = ticket.session
+            age = int((now - ticket.received) * 1000) + session.age_add & 0xFFFFFFFF
+            hash_name = SUITES[session.suite].hash
+            offers.append(
+                Offer(ticket.ticket, session.secret, False, hash_name, session.identity, session.credential, age)
+            )
+        psk = None if credentials.psks is None else credentials.psks.ours
+        if psk is not None:
+            offers.append(Offer(psk.identity, psk.key, True, "sha256", psk.peer, psk.identity))
+        self.offers = tuple(offers)
+        dhe = parameters.psk_dhe or bool(credentials.peer_types)
+        if self.offers or parameters.resume:
+            modes = ((PSK_DHE,) if parameters.psk_dhe else ()) + ((PSK_ONLY,) if parameters.psk_only else ())
+            if not modes:
+                modes, dhe = (PSK_DHE,), True
+            found[Extension.PSK_KEY_EXCHANGE_MODES] = extensions.encode_list(modes, prefix=1, size=1)
+        if dhe:
+            entries: tuple[KeyShare, ...] = ()
+            if parameters.early_key_share:
+                entries = (self._share(parameters.groups[0]),)
+            found[Extension.KEY_SHARE] = extensions.encode_key_shares(entries)
+
+    def _share(self, number: int) -> KeyShare:
+        group = GROUPS[number]
+        private = group.generate(self.core.randomness)
+        self.shares = {number: private}
+        return KeyShare(number, group.public(private))
 
     def _resumable(self, now: float) -> Ticket | None:
         core = self.core
@@ -119,7 +176,7 @@ class ClientStart:
     def on_hello_verify_request(self, message: Message, now: float) -> State:
         """The same hello again, with the cookie; what was said before does not count (RFC 6347 section 4.2.1)."""
         request = decode_hello_verify_request(message.body)
-        if DTLS_1_2 not in self.core.parameters.versions:
+        if DTLS_1_2 not in self.core.parameters.versions or self.retried is not None:
             raise HandshakeError(Alert.PROTOCOL_VERSION, "a server that knows only DTLS 1.2")
         if self.hello.cookie:
             raise HandshakeError(Alert.UNEXPECTED_MESSAGE, "a second HelloVerifyRequest")
@@ -136,19 +193,69 @@ class ClientStart:
         if hello.selected_version not in parameters.versions or hello.version != DTLS_1_2:
             raise HandshakeError(Alert.PROTOCOL_VERSION, "a version that we did not offer")
         if hello.selected_version == DTLS_1_3:
-            raise HandshakeError(Alert.PROTOCOL_VERSION, "DTLS 1.3")
+            if self.hello.cookie:
+                raise HandshakeError(Alert.ILLEGAL_PARAMETER, "DTLS 1.3 after HelloVerifyRequest")
+            if self.retried is None:
+                self.conversation.choose(DTLS_1_3)
+            if hello.retry:
+                self._retry(hello, now)
+                return State.WAIT_SERVER_HELLO
+            if self.retried is not None and self.retried.suite != hello.suite:
+                raise HandshakeError(Alert.ILLEGAL_PARAMETER, "another suite than that of HelloRetryRequest")
+            Client13(
+                self.conversation, self.sent, hello, self.shares, self.offers, self.target, self.session_key, self.cid
+            )
+            return State.DECIDED
+        if self.retried is not None:
+            raise HandshakeError(Alert.ILLEGAL_PARAMETER, "another version than that of HelloRetryRequest")
         if DTLS_1_3 in parameters.versions and hello.random.endswith(DOWNGRADE):
             raise HandshakeError(Alert.ILLEGAL_PARAMETER, "somebody took DTLS 1.3 out of our hello")
         self.conversation.choose(DTLS_1_2)
         Client12(self.conversation, self.hello, hello, self.target, self.session_key, self.ticket, self.cid, now)
         return State.DECIDED
 
+    def _retry(self, answer: ServerHello, now: float) -> None:
+        """A second hello with what HelloRetryRequest asked for (RFC 8446 section 4.1.4)."""
+        suite = SUITES.get(answer.suite)
+        if self.retried is not None:
+            raise HandshakeError(Alert.UNEXPECTED_MESSAGE, "a second HelloRetryRequest")
+        if suite is None or suite.version != DTLS_1_3 or suite.value not in self.hello.suites:
+            raise HandshakeError(Alert.ILLEGAL_PARAMETER, "a cipher suite that we did not offer")
+        extensions.check_answers(self.hello.extensions, answer.extensions)
+        self.retried = answer
+        found: Extensions = {}
+        cookie = answer.extensions.get(Extension.COOKIE)
+        if cookie is not None:
+            # First, so that the first fragment of a long hello shows it.
+            found[Extension.COOKIE] = extensions.encode_cookie(extensions.decode_cookie(cookie))
+        found.update(self.hello.extensions)
+        wanted = answer.extensions.get(Extension.KEY_SHARE)
+        if wanted is not None:
+            group = extensions.decode_number(wanted, 2)
+            if group not in self.core.parameters.groups or group in self.shares:
+                raise HandshakeError(Alert.ILLEGAL_PARAMETER, "a share asked for that we sent or cannot make")
+            found[Extension.KEY_SHARE] = extensions.encode_key_shares((self._share(group),))
+        elif cookie is None:
+            raise HandshakeError(Alert.ILLEGAL_PARAMETER, "a HelloRetryRequest that asks for nothing")
+        conversation = self.conversation
+        first_hash = digest(suite.hash, bytes(conversation.transcript[: conversation.before]))
+        conversation.transcript[: conversation.before] = message_hash(first_hash)
+        self.offers = tuple(offer for offer in self.offers if offer.hash == suite.hash)
+        self.hello = replace(self.hello, extensions=found)
+        self._send(now)
+
     TABLE: ClassVar[Table] = {
         (State.WAIT_SERVER_HELLO, HandshakeType.HELLO_VERIFY_REQUEST): Rule(
             on_hello_verify_request, (State.WAIT_SERVER_HELLO,)
         ),
-        (State.WAIT_SERVER_HELLO, HandshakeType.SERVER_HELLO): Rule(on_server_hello, (State.DECIDED,)),
+        (State.WAIT_SERVER_HELLO, HandshakeType.SERVER_HELLO): Rule(
+            on_server_hello, (State.DECIDED, State.WAIT_SERVER_HELLO)
+        ),
     }
+
+
+def _version(value: int) -> int:
+    return SUITES[value].version if value in SUITES else 0
 
 
 def _usable(value: int, credentials: Credentials) -> bool:

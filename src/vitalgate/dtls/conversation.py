@@ -41,11 +41,17 @@ class Role(Protocol):
 class Acknowledging(Protocol):
     """DTLS 1.3: keeps account of the records of a flight, for ACKs."""
 
-    def record(self, epoch: int, sequence: int, *, kept: bool, progress: bool, partial: bool, now: float) -> None:
-        """A record of handshake messages came."""
+    def record(self, epoch: int, sequence: int, *, kept: bool, now: float) -> None:
+        """A record of handshake messages came, and did not make us answer yet."""
+
+    def last(self, epoch: int, sequence: int) -> None:
+        """A record completed the handshake."""
 
     def receive(self, content: bytes, epoch: int, now: float) -> None:
         """An ACK came."""
+
+    def next_flight(self) -> None:
+        """We answer."""
 
     def ended(self) -> None:
         """No more."""
@@ -90,12 +96,14 @@ class Conversation:
                 self._repeated(fragment, now)
             kept = self.reassembler.add(fragment) and kept
         association = self.association
+        flight = association.flight
         while association.handshake is self and (message := self.reassembler.take()) is not None:
             self._step(message, now)
         if self.acknowledging is not None:
-            progress = self.reassembler.next_sequence > behind
-            partial = self.reassembler.waiting
-            self.acknowledging.record(epoch, sequence, kept=kept, progress=progress, partial=partial, now=now)
+            if association.handshake is not self:
+                self.acknowledging.last(epoch, sequence)
+            elif association.flight is flight:
+                self.acknowledging.record(epoch, sequence, kept=kept, now=now)
 
     def _may_come(self, kind: int, epoch: int) -> bool:
         version = self.association.version
@@ -182,5 +190,7 @@ class Conversation:
 
     def flush(self, now: float, *, awaiting: bool = True) -> None:
         """Send the flight."""
+        if self.acknowledging is not None:
+            self.acknowledging.next_flight()
         items, self.items = self.items, []
         self.association.start(items, now, awaiting=awaiting)

@@ -6,7 +6,7 @@ was sent there comes back from there (RFC 6347 section 4.2.1, RFC 9147 section 5
 
 from collections.abc import Callable
 
-from vitalgate.dtls import alerts, handshaking
+from vitalgate.dtls import alerts, handshaking, retry
 from vitalgate.dtls.alerts import Alert, HandshakeError
 from vitalgate.dtls.association import Association
 from vitalgate.dtls.core import Core
@@ -15,6 +15,7 @@ from vitalgate.dtls.handshaking import Fragment, HandshakeType, Message
 from vitalgate.dtls.hellos import HelloPrefix, HelloVerifyRequest, decode_client_hello, decode_prefix
 from vitalgate.dtls.ledger import Layout, Row
 from vitalgate.dtls.records import DTLS_1_0, DTLS_1_2, DTLS_1_3, HEADER, HEADER_BYTES, ContentType, plaintext
+from vitalgate.dtls.retry import Retry
 from vitalgate.dtls.server import ServerStart, choose_version
 from vitalgate.dtls.wire import DecodeError
 from vitalgate.engine import Path
@@ -50,32 +51,59 @@ class Front:
             if starting is not None and starting.hello_random == prefix.random:
                 starting.receive(data, path, now)
                 return
+            complete = self._core.by_path.get(path)
+            if complete is not None and complete.hello_random == prefix.random:
+                self._discard("hello-repeated")  # a late copy of the hello that the association began with
+                return
             self._judge(fragment, prefix, number, data, path, now)
         except HandshakeError as error:
             self._discard("hello")
-            if error.alert is Alert.PROTOCOL_VERSION:
+            if error.alert in (Alert.PROTOCOL_VERSION, Alert.HANDSHAKE_FAILURE, Alert.ILLEGAL_PARAMETER):
                 self._alert(error.alert, number, path)
 
     def _judge(self, fragment: Fragment, prefix: HelloPrefix, number: int, data: bytes, path: Path, now: float) -> None:
         core = self._core
-        if not core.parameters.cookies:
-            self._begin(fragment, prefix, number, data, path, now)
+        parameters, cookies = core.parameters, core.cookies
+        if prefix.cookie_13 and DTLS_1_3 in parameters.versions:
+            found = retry.judge(prefix.cookie_13, cookies, path, now)
+            if found is None:
+                raise HandshakeError(Alert.ILLEGAL_PARAMETER, "a cookie that we did not make")
+            self._begin(fragment, prefix, number, data, path, now, found)
             return
-        if prefix.cookie and core.cookies.valid(prefix.cookie, path, prefix.random + prefix.session_id, now):
+        if prefix.cookie and cookies.valid(prefix.cookie, path, prefix.random + prefix.session_id, now):
             self._begin(fragment, prefix, number, data, path, now)
             return
         if fragment.length != len(fragment.body):
             self._discard("hello-fragment")
             return
         hello = decode_client_hello(fragment.body)
-        if choose_version(hello, core.parameters.versions) == DTLS_1_3:
-            raise HandshakeError(Alert.PROTOCOL_VERSION, "DTLS 1.3")
-        cookie = core.cookies.make(path, prefix.random + prefix.session_id, now)
-        request = Message(HandshakeType.HELLO_VERIFY_REQUEST, fragment.sequence, HelloVerifyRequest(cookie).encode())
+        version = choose_version(hello, parameters.versions)
+        if not parameters.cookies and (version == DTLS_1_2 or not retry.wanted_group(hello, parameters)):
+            self._begin(fragment, prefix, number, data, path, now)
+            return
         core.counters.add("dtls_cookies_sent")
-        self._send(ContentType.HANDSHAKE, DTLS_1_0, number, request.with_dtls_header(), "HELLO_VERIFY_REQUEST", path)
+        if version == DTLS_1_3:
+            message = Message(fragment.type, fragment.sequence, fragment.body)
+            answer = retry.make(hello, message, parameters, cookies, path, now).message(fragment.sequence)
+            self._send(ContentType.HANDSHAKE, DTLS_1_2, number, answer.with_dtls_header(), "HELLO_RETRY_REQUEST", path)
+        else:
+            cookie = cookies.make(path, prefix.random + prefix.session_id, now)
+            body = HelloVerifyRequest(cookie).encode()
+            request = Message(HandshakeType.HELLO_VERIFY_REQUEST, fragment.sequence, body)
+            self._send(
+                ContentType.HANDSHAKE, DTLS_1_0, number, request.with_dtls_header(), "HELLO_VERIFY_REQUEST", path
+            )
 
-    def _begin(self, fragment: Fragment, prefix: HelloPrefix, number: int, data: bytes, path: Path, now: float) -> None:
+    def _begin(
+        self,
+        fragment: Fragment,
+        prefix: HelloPrefix,
+        number: int,
+        data: bytes,
+        path: Path,
+        now: float,
+        found: Retry | None = None,
+    ) -> None:
         """The address receives: a handshake begins."""
         core = self._core
         before = core.starting.get(path)
@@ -93,7 +121,7 @@ class Front:
         core.starting[path] = association
         core.counters.add("dtls_handshakes_started", "peer")
         core.timers.set(association, now + core.parameters.handshake)
-        ServerStart(association, fragment.sequence, number)
+        ServerStart(association, fragment.sequence, number, found)
         association.receive(data, path, now)
 
     def _alert(self, alert: Alert, number: int, path: Path) -> None:

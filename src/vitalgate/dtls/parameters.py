@@ -26,8 +26,8 @@ class Parameters:
     """No handshake takes longer."""
     mtu: int = 1152
     """No datagram of a handshake is longer: what is left of IPv6's least MTU in usual tunnels."""
-    pack_messages: bool = False
-    """Several handshake messages in one record: shorter, but not every peer reads it."""
+    pack_messages: bool = True
+    """DTLS 1.3: several handshake messages in one record. In 1.2 each has its own: not every peer reads them else."""
     cid: int | None = None
     """Length of the connection IDs that peers have to use towards us; 0: we send them but want none; None: neither."""
     pad: int = 1

@@ -78,5 +78,8 @@ class Reading12:
         """There is no such thing in DTLS 1.2."""
         self._association.discard("content-type")
 
+    def settle(self) -> None:
+        """There is but one epoch."""
+
     def ended(self) -> None:
         """Nothing to tidy up."""

@@ -9,8 +9,10 @@ from vitalgate.dtls.conversation import Conversation, Rule, Table
 from vitalgate.dtls.handshaking import HandshakeType, Message
 from vitalgate.dtls.hellos import ClientHello, decode_client_hello
 from vitalgate.dtls.protection import PlainSeal
-from vitalgate.dtls.records import DTLS_1_2, DTLS_1_3
+from vitalgate.dtls.records import DTLS_1_3
+from vitalgate.dtls.retry import Retry
 from vitalgate.dtls.server12 import Server12
+from vitalgate.dtls.server13 import Server13
 
 
 class State(Enum):
@@ -23,10 +25,11 @@ class State(Enum):
 class ServerStart:
     """Takes the ClientHello of an address that showed that it receives. ``sequence`` is the hello's message_seq: what
     the server sent before it kept nothing, and the numbers go on from there (RFC 6347 section 4.2.2). ``record`` is the
-    record sequence number that the server's first record takes over."""
+    record sequence number that the server's first record takes over, ``retry`` what a cookie of DTLS 1.3 held."""
 
-    def __init__(self, association: Association, sequence: int, record: int) -> None:
+    def __init__(self, association: Association, sequence: int, record: int, retry: Retry | None) -> None:
         self.association = association
+        self.retry = retry
         self.core = association.core
         self.state: Enum = State.WAIT_CLIENT_HELLO
         association.seal = PlainSeal(record)
@@ -37,10 +40,12 @@ class ServerStart:
     def on_client_hello(self, message: Message, now: float) -> State:
         """Choose the version, and hand over to it."""
         hello = decode_client_hello(message.body)
-        if choose_version(hello, self.core.parameters.versions) == DTLS_1_3:
-            raise HandshakeError(Alert.PROTOCOL_VERSION, "DTLS 1.3")
-        self.conversation.choose(DTLS_1_2)
-        Server12(self.conversation, hello, now)
+        version = choose_version(hello, self.core.parameters.versions)
+        self.conversation.choose(version)
+        if version == DTLS_1_3:
+            Server13(self.conversation, hello, message, self.retry, now)
+        else:
+            Server12(self.conversation, hello, now)
         return State.DECIDED
 
     TABLE: ClassVar[Table] = {
