@@ -340,3 +340,13 @@ def test_readers_and_writers_may_be_threads(clock):
     assert faults == []
     wave = only(board.snapshot())["waves"][0]
     assert wave["index"] + len(wave["samples"]) == 300 * 50
+
+
+def test_a_gateway_with_many_devices_does_not_take_the_whole_board(clock):
+    board = LiveBoard(wall=clock, clock=clock, limits=BoardLimits(devices=4, devices_of_gateway=3))
+    for number in range(5):
+        show(board, Spool(1, clock).numerics(f"{DEVICE}-{number}"), gateway="gw-1")
+    show(board, Spool(2, clock).numerics(OTHER), gateway="gw-2")
+    assert [device["gateway"] for device in board.snapshot()["devices"]] == ["gw-1"] * 3 + ["gw-2"]
+    assert board.left_out == 2
+    assert BoardLimits().devices_of_gateway < BoardLimits().devices

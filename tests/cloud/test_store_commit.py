@@ -11,9 +11,12 @@ from cloudkit import DEVICE, START, Clock, Spool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vitalgate.cloud.enrolment import MAX_IDENTITIES
 from vitalgate.cloud.store import commit as commit_module
+from vitalgate.cloud.store import gateways as gateways_module
 from vitalgate.cloud.store.commit import Delivery, Refusal
 from vitalgate.cloud.store.errors import Reason, StoreUnavailable
+from vitalgate.cloud.store.gateways import NOSEC
 from vitalgate.cloud.store.ranges import Ranges
 from vitalgate.cloud.store.store import Store
 from vitalgate.gateway.notice import DeviceGap, EpochOpened, Gap, Quarantined
@@ -376,3 +379,30 @@ def test_ranges_agree_with_a_set(pieces):
     assert all(b + 1 < c for (_, b), (c, _) in itertools.pairwise(pairs))
     assert ranges.highest == max(numbers, default=0)
     assert all(ranges.end_of(n) == next((b for a, b in pairs if a <= n <= b), 0) for n in range(75))
+
+
+def test_a_gateway_that_makes_up_devices_leaves_room_for_the_others(store, clock, monkeypatch):
+    monkeypatch.setattr(gateways_module, "MAX_DEVICES_OF_GATEWAY", 3)
+    greedy, modest = Spool(1, clock), Spool(2, clock)
+    made_up = [f"urn:dev:os:32473-{number}" for number in range(4)]
+    outcomes = store.commit([Delivery("gw-1", (greedy.numerics(urn),)) for urn in made_up])
+    assert [outcome.refusal for outcome in outcomes] == [None, None, None, Refusal.LIMIT]
+    told = greedy.notice(DeviceGap(made_up[3], START, START + 1, "line silent"))
+    assert store.commit([Delivery("gw-1", (told,))])[0].refusal is Refusal.LIMIT
+    both = store.commit([Delivery("gw-2", (modest.numerics(),)), Delivery("gw-1", (greedy.numerics(made_up[0]),))])
+    assert [outcome.refusal for outcome in both] == [None, None]
+    assert {row.urn for row in store.read.devices()} == {*made_up[:3], DEVICE}
+
+
+def test_names_that_anybody_may_make_up_leave_room_for_enrolled_gateways(store, clock, monkeypatch):
+    monkeypatch.setattr(gateways_module, "MAX_UNPROTECTED", 2)
+    epochs = itertools.count(1)
+
+    def refusal(name, security):
+        entry = Spool(next(epochs), clock).notice(EpochOpened(0, 0, "first start"))
+        return store.commit([Delivery(name, (entry,), security)])[0].refusal
+
+    assert [refusal(f"unprotected:{number}", NOSEC) for number in range(3)] == [None, None, Refusal.LIMIT]
+    assert refusal("unprotected:0", NOSEC) is None
+    assert refusal("ward-3", "coap-oscore") is None
+    assert gateways_module.MAX_UNPROTECTED < gateways_module.MAX_GATEWAYS - MAX_IDENTITIES

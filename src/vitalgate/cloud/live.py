@@ -54,6 +54,7 @@ class BoardLimits:
     """How much the board holds; what is beyond a limit is left out and counted in :attr:`LiveBoard.left_out`."""
 
     devices: int = 1024
+    devices_of_gateway: int = 512
     gateways: int = 256
     numerics: int = 64
     waves: int = 8
@@ -136,7 +137,7 @@ class LiveBoard:
         with self._lock:
             self._version += 1
             self._hear(gateway, security, received_at)
-            row = self._device(device)
+            row = self._device(device, gateway)
             if row is None:
                 return
             row.version = self._version
@@ -270,10 +271,11 @@ class LiveBoard:
         row.last_heard = max(row.last_heard, at)
         row.heard = max(row.heard, self._monotonic(at))
 
-    def _device(self, urn: str) -> DeviceRow | None:
+    def _device(self, urn: str, gateway: str = "") -> DeviceRow | None:
         row = self._devices.get(urn)
         if row is None:
-            if len(self._devices) >= self._limits.devices:
+            theirs = sum(row.gateway == gateway for row in self._devices.values()) if gateway else 0
+            if len(self._devices) >= self._limits.devices or theirs >= self._limits.devices_of_gateway:
                 self.left_out += 1
                 return None
             row = self._devices[urn] = DeviceRow(urn)

@@ -8,7 +8,9 @@ import sqlalchemy as sa
 
 from vitalgate.cloud.store.database import Database
 from vitalgate.cloud.store.schema import devices, gateways
+from vitalgate.net.stacks import DEFAULT_OF
 
+NOSEC: Final = DEFAULT_OF["nosec"]
 MAX_GATEWAYS: Final = 4096
 MAX_UNPROTECTED: Final = 64
 """Gateways that come without identity: anybody may make up names, and leaves room for those that are enrolled."""
@@ -49,7 +51,7 @@ def ensure_gateway(database: Database, connection: sa.Connection, name: str, sec
     query = sa.select(sa.func.count()).select_from(gateways)
     if (connection.execute(query).scalar() or 0) >= MAX_GATEWAYS:
         return None
-    if security and not STACKS[security].protects:
+    if security == NOSEC:
         unprotected = query.where(gateways.c.security == security)
         if (connection.execute(unprotected).scalar() or 0) >= MAX_UNPROTECTED:
             return None
