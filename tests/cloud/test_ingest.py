@@ -33,7 +33,7 @@ class Rig:
         self.now = 0.0
         self.counters = Counters()
         self.board = LiveBoard(wall=clock, clock=clock)
-        self.client = Endpoint()
+        self.client = Endpoint(extensions=False)  # whole payloads, however large
         self.open(store, **options)
 
     def open(self, store, **options):
