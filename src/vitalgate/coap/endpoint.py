@@ -209,6 +209,11 @@ class Endpoint:
         segments = tuple(segment for _, segment in uri_path(path))
         return self._server.notify(segments, now, response, confirmable)
 
+    def notify_client(self, path: Path, token: bytes, response: Message, now: float) -> bool:
+        """The same for one observer alone, by the token of its request: where what it observes is no resource of a
+        site but a proxy's. False where it observes no longer."""
+        return self._server.notify_client(path, token, response, now)
+
     def _receive_empty_or_reserved(self, data: bytes, path: Path, first: int, code: int, mid: int) -> None:
         # RFC 7252 sections 4.1 to 4.3: rejected; an Empty Confirmable message is a ping, and Reset its pong.
         confirmable = first < FIRST_NON

@@ -78,7 +78,8 @@ class Extended:
                 # To do it again for a block would do it twice; and what a FETCH asks for is in its payload.
                 return Message(Code.REQUEST_ENTITY_INCOMPLETE)
             self.done = False
-        request.options = without_option(request.options, Option.OBSERVE)  # the resource is asked as by a GET
+        if self.observe != REGISTER or not self.resource.forwards:
+            request.options = without_option(request.options, Option.OBSERVE)  # the resource is asked as by a GET
         if self.observe == DEREGISTER:
             self._extensions.observations.deregister(path, request.token, now)
         return self.resource.handler(request, path, identity, now)

@@ -33,6 +33,8 @@ Encode = Callable[[int, int, bytes, Message], bytes]
 """``encode(version and type bits, Message ID, token, message)``: the datagram."""
 Resource = tuple[bytes, ...]
 """The segments of its path."""
+Seal = Callable[[Message, float], Message]
+"""``seal(notification, now)``: what leaves of it where a security layer protects it."""
 
 
 class Observer:
@@ -54,7 +56,7 @@ class Observation:
 
     __slots__ = (
         "_owner", "block", "checked", "confirmable", "due", "exchange", "format", "given", "identity", "non_mid",
-        "observer", "request", "resource", "route", "sequence", "token", "transmission",
+        "observer", "request", "resource", "route", "seal", "sequence", "token", "transmission",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +69,7 @@ class Observation:
         self.route = route
         self.identity = identity
         self.resource: Resource = path_segments(request.options)
+        self.seal: Seal | None = None
         self.block: Block | None = None
         """The block size that the client asked for (RFC 7959 section 2.6)."""
         self.format: int | None = None
@@ -143,12 +146,12 @@ class Observations:
 
     def register(
         self, request: Message, whole: Message, response: Message, route: Route, block: Block | None, path: Path,
-        identity: str, now: float, *, asked: bool,
+        identity: str, now: float, *, asked: bool, seal: Seal | None = None,
     ) -> Message:  # fmt: skip
         """Enter the client of ``request`` into the list and return ``response`` with the Observe option; without it
         where the resource cannot be observed (nor did it ask by an Observe option of its own), the request failed, or
-        there is no room. ``whole`` is the response before it was cut into blocks. An entry of the same client and token
-        is replaced."""
+        there is no room. ``whole`` is the response before it was cut into blocks, ``seal`` what protects notifications.
+        An entry of the same client and token is replaced."""
         old = self.find(path, request.token)
         sequence = None if old is None else old.sequence
         if old is not None:
@@ -164,6 +167,7 @@ class Observations:
             peer.observed = True
         kept = Message(request.code, request.options, request.payload, request.type, request.mid, request.token)
         added = Observation(self, observer, kept, route, identity, now)
+        added.seal = seal
         added.block = None if block is None else Block(0, False, block.szx)
         added.format = content_format(whole) if whole.code == Code.CONTENT else UNKNOWN
         added.sequence = self._next(sequence, now)
@@ -199,15 +203,26 @@ class Observations:
         """The state of ``resource`` changed; returns how many observe it."""
         observations = list(self._resources.get(resource, ()))
         for observation in observations:
-            observation.given = response
-            if observation.exchange is not None:
-                # What the application was asked for is not the newest state any more.
-                del self._deferred[observation.exchange]
-                observation.exchange = None
-            if confirmable if confirmable is not None else observation.route.confirmable:
-                observation.confirmable = True
-            self.changed(observation, now)
+            self._update(observation, now, response, confirmable)
         return len(observations)
+
+    def notify_one(self, path: Path, token: bytes, response: Message, now: float) -> bool:
+        """The state that one client observes is ``response`` now; False where it observes nothing by ``token``."""
+        found = self.find(path, token)
+        if found is None:
+            return False
+        self._update(found, now, response, None)
+        return True
+
+    def _update(self, observation: Observation, now: float, response: Message | None, confirmable: bool | None) -> None:
+        observation.given = response
+        if observation.exchange is not None:
+            # What the application was asked for is not the newest state any more.
+            del self._deferred[observation.exchange]
+            observation.exchange = None
+        if confirmable if confirmable is not None else observation.route.confirmable:
+            observation.confirmable = True
+        self.changed(observation, now)
 
     def changed(self, observation: Observation, now: float) -> None:
         """Send the newest state as soon as may be."""
@@ -328,6 +343,10 @@ class Observations:
         return response
 
     def _finished(self, observation: Observation, response: Message, now: float) -> Message:
+        response = self._complete(observation, response, now)
+        return response if observation.seal is None else observation.seal(response, now)
+
+    def _complete(self, observation: Observation, response: Message, now: float) -> Message:
         # Section 4.2: other than success ends the observation, and so does a Content-Format that cannot be kept.
         options = tuple(pair for pair in response.options if pair[0] != Option.OBSERVE)
         response = Message(response.code, options, response.payload)

@@ -200,6 +200,10 @@ class Server:
             return 0
         return self._extensions.observations.notify(resource, now, response, confirmable=confirmable)
 
+    def notify_client(self, path: Path, token: bytes, response: Message, now: float) -> bool:
+        """Give one observer the newest state; False where it observes no longer."""
+        return self._extensions is not None and self._extensions.observations.notify_one(path, token, response, now)
+
     @property
     def extensions(self) -> Extensions | None:
         """The layers for blocks and observations, where there are any."""
@@ -298,7 +302,9 @@ class Server:
     @staticmethod
     def _forwarded(request: Message, forwarding: Forwarding) -> Route | int:
         # Nothing is forwarded for an address that is not verified: the request would reach others by our hand.
-        return Route(forwarding.handle, once=True) if request.code in METHODS else Code.METHOD_NOT_ALLOWED
+        if request.code not in METHODS:
+            return Code.METHOD_NOT_ALLOWED
+        return Route(forwarding.handle, once=True, forwards=True)
 
     def _keep_known(self, code: int, block: bytes, options: Options, route: Route) -> None:
         if len(block) > self._core.limits.known_option_bytes:

@@ -55,6 +55,8 @@ class Route:
     once: bool = False
     """True where a request can be taken but once, and none has the options of another (OSCORE): nothing is remembered
     of its options, and its method says nothing about what it does."""
+    forwards: bool = False
+    """True where the handler is a proxy's, which is told that a client wants to observe (RFC 7641 section 5)."""
 
     def accepts(self, request: Message) -> bool:
         """False where the request's Accept names no format of this resource (RFC 7252 section 5.10.4)."""
@@ -151,7 +153,15 @@ class Site:
         named = None if formats is None else frozenset(formats)
         taken = None if consumes is None else frozenset(consumes)
         route = Route(
-            handler, idempotent, small, fresh_within, frozenset(understands), named, taken, observable, confirmable,
+            handler,
+            idempotent,
+            small,
+            fresh_within,
+            frozenset(understands),
+            named,
+            taken,
+            observable,
+            confirmable,
             groups,
         )
         node.routes.update(dict.fromkeys(wanted, route))
