@@ -165,6 +165,66 @@ def test_tcp_listener_admits_by_source_and_number():
     asyncio.run(scenario())
 
 
+def test_one_device_does_not_keep_the_others_out():
+    """A full listener makes room at the address that holds most of it, and else at who has long been silent."""
+
+    async def scenario():
+        owner, counters = Owner(), Counters()
+        listener = stream.TcpListener(owner, LOOPBACK, maximum=3, counters=counters)
+        address = await listener.start("127.0.0.1", 0)
+
+        async def dial(source):
+            made = await asyncio.open_connection(*address, local_addr=(source, 0))
+            made[1].write(b"x")
+            return made
+
+        async def heard():
+            return [await owner.next() for _ in range(2)]
+
+        greedy = []
+        for _ in range(3):
+            greedy.append(await dial("127.0.0.1"))
+            await heard()
+        greedy[0][1].write(b"y")  # the second is the one longest silent now
+        await owner.next()
+        for source in ("127.0.0.2", "127.0.0.3"):
+            greedy.append(await dial(source))
+            kind, gone = await owner.next()
+            assert (kind, gone[0]) == ("closed", "127.0.0.1")
+            assert (await heard())[0][1][0] == source
+        assert await refused(greedy[1][0])
+        assert await refused(greedy[2][0])
+        again = await dial("127.0.0.1")  # each address has one: nobody's place is free
+        assert await refused(again[0])
+        assert counters["net_connections_refused{too-many}"] == 1
+        assert counters["net_connections_refused{replaced}"] == 2
+        for _, writer in (*greedy, again):
+            writer.close()
+        listener.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_device_that_lost_its_power_gives_its_place_away(monkeypatch):
+    async def scenario():
+        owner, counters = Owner(), Counters()
+        listener = stream.TcpListener(owner, LOOPBACK, maximum=1, counters=counters)
+        address = await listener.start("127.0.0.1", 0)
+        _, first = await asyncio.open_connection(*address)
+        await owner.next()
+        reader, second = await asyncio.open_connection(*address)
+        assert await refused(reader)
+        second.close()
+        monkeypatch.setattr(stream, "SILENT_AFTER", 0.0)
+        _, third = await asyncio.open_connection(*address)
+        assert [(await owner.next())[0] for _ in range(2)] == ["closed", "opened"]
+        first.close()
+        third.close()
+        listener.close()
+
+    asyncio.run(scenario())
+
+
 def test_tcp_caller_dials_again():
     async def scenario():
         owner, counters, callers = Owner(), Counters(), Owner()

@@ -9,6 +9,7 @@ import contextlib
 import ipaddress
 import os
 import termios
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
@@ -26,6 +27,8 @@ MAX_PENDING_WRITE = 65536
 """Bytes a peer may leave unread before its connection is closed."""
 MAX_CONNECTIONS = 64
 """Connections one listener holds at once."""
+SILENT_AFTER = 60.0
+"""Seconds after which a connection that says nothing gives its place to a new one, where a listener is full."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -173,12 +176,16 @@ class _Stream(asyncio.Protocol):
         self._admitted = False
         self.conn: Hashable = None
         self.transport: asyncio.Transport | None = None
+        self.address = ""
+        self.heard_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         peer = transport.get_extra_info("peername")
         self.transport = transport
         self.conn = (peer[0], peer[1])
+        self.address = peer[0]
+        self.heard_at = asyncio.get_running_loop().time()
         if not self._admit(self, peer[0]):
             transport.abort()
             return
@@ -187,12 +194,23 @@ class _Stream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._admitted:
+            self.heard_at = asyncio.get_running_loop().time()
             self._owner.data(self.conn, data)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._end(str(exc) if exc else "the peer closed")
+
+    def drop(self, reason: str) -> None:
+        """Close at once: the owner has heard of it when this returns."""
+        self._end(reason)
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _end(self, reason: str) -> None:
         if self._admitted:
+            self._admitted = False
             self._gone(self)
-            self._owner.closed(self.conn, str(exc) if exc else "the peer closed")
+            self._owner.closed(self.conn, reason)
 
     def write(self, data: bytes) -> bool:
         """Write unless too much waits already; False when the connection was given up for that."""
@@ -206,7 +224,12 @@ class _Stream(asyncio.Protocol):
 
 
 class TcpListener:
-    """A TCP listener for devices that dial in: a bind address, a source allow-list, a bound on connections."""
+    """A TCP listener for devices that dial in: a bind address, a source allow-list, a bound on connections.
+
+    Where it is full, a new connection takes the place of one of the address that holds most of them, so that no device
+    keeps the others out; where its own address holds as many, of one that has been silent for `SILENT_AFTER` seconds
+    (a device that lost its power never hangs up).
+    """
 
     def __init__(
         self, owner: StreamOwner, allow: Sequence[Network], *, maximum: int = MAX_CONNECTIONS, counters: Counters
@@ -247,11 +270,24 @@ class TcpListener:
             self._counters.add("net_connections_refused", "source-not-allowed")
             return False
         if len(self._streams) >= self._maximum:
-            self._counters.add("net_connections_refused", "too-many")
-            return False
+            other = self._dispensable(peer)
+            if other is None:
+                self._counters.add("net_connections_refused", "too-many")
+                return False
+            self._counters.add("net_connections_refused", "replaced")
+            other.drop("gave its place to a new connection")
         self._counters.add("net_connections_accepted")
         self._streams[stream.conn] = stream
         return True
+
+    def _dispensable(self, newcomer: str) -> _Stream | None:
+        """Whose place a connection from ``newcomer`` takes, or None."""
+        held = Counter(stream.address for stream in self._streams.values())
+        most, count = held.most_common(1)[0]
+        if count > held[newcomer] + 1:
+            return min((s for s in self._streams.values() if s.address == most), key=lambda s: s.heard_at)
+        quietest = min(self._streams.values(), key=lambda s: s.heard_at)
+        return quietest if asyncio.get_running_loop().time() - quietest.heard_at >= SILENT_AFTER else None
 
     def _forget(self, conn: Hashable) -> None:
         self._streams.pop(conn, None)
