@@ -4,6 +4,7 @@ from vitalgate.dtls.alerts import Alert, HandshakeError
 from vitalgate.dtls.association import Association
 from vitalgate.dtls.flights import Flight
 from vitalgate.dtls.messages13 import decode_ack, encode_ack
+from vitalgate.dtls.reading13 import FIRST_APPLICATION_EPOCH
 from vitalgate.dtls.records import ContentType
 
 QUARTER = 0.25
@@ -71,7 +72,8 @@ def take_ack(
     """Take an ACK for ``flights``; returns those that are complete with it. Of the others what is missing is sent
     again, if the ACK told something (section 7.2). Raises `HandshakeError`."""
     numbers = decode_ack(content)
-    if any(number[0] > epoch for number in numbers):
+    # Only handshake epochs compare: after a key update of one end alone, that end's epochs are ahead of the other's.
+    if epoch < FIRST_APPLICATION_EPOCH and any(number[0] > epoch for number in numbers):
         raise HandshakeError(Alert.ILLEGAL_PARAMETER, "an ACK of an epoch that its own record is older than")
     complete: list[Flight] = []
     core = association.core

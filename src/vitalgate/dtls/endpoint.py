@@ -16,13 +16,19 @@ from vitalgate.dtls.handshaking import HandshakeType
 from vitalgate.dtls.judging import Target
 from vitalgate.dtls.ledger import Ledger
 from vitalgate.dtls.parameters import Limits, Parameters
+from vitalgate.dtls.post13 import Post13
 from vitalgate.dtls.protection import Exhausted
+from vitalgate.dtls.protection13 import Seal13
+from vitalgate.dtls.reading13 import Reading13
 from vitalgate.dtls.records import CID_AT, CID_BIT, FIXED_BITS, FIXED_MASK, HEADER_BYTES, LARGEST_PLAINTEXT, ContentType
 from vitalgate.engine import Datagram, Path, Randomness, Wall
 
 _APPLICATION = int(ContentType.APPLICATION_DATA)
 _HANDSHAKE = int(ContentType.HANDSHAKE)
 _CID = int(ContentType.TLS12_CID)
+
+WEAR_CHECK = 0x3FF
+"""Every 1024 records it is looked at how much a key has been used."""
 
 
 class Endpoint:
@@ -137,6 +143,8 @@ class Endpoint:
             return False
         try:
             found.send(data)
+            if found.seal.sequence & WEAR_CHECK == 0:
+                self._mind_wear(found, now)
         except Exhausted:
             found.end(End.EXHAUSTED, now)
             return False
@@ -147,6 +155,35 @@ class Endpoint:
         found = self._core.associations.get(association)
         if found is not None:
             found.end(End.LOCAL, now, answer=Alert.CLOSE_NOTIFY)
+
+    # DTLS 1.3 after the handshake (RFC 9147 sections 8 and 9); nothing happens in an association of DTLS 1.2
+
+    def update_keys(self, association: int, now: float, *, ask: bool = False) -> None:
+        """Change our key, and with ``ask`` have the peer change its own. It happens by itself before a key is used up
+        or too many forgeries were seen."""
+        found = self._post(association)
+        if found is not None:
+            found.update(now, ask=ask)
+
+    def give_cids(self, association: int, count: int, now: float, *, immediate: bool = False) -> int:
+        """Let the peer use new connection IDs, as spares or (``immediate``) at once; how many they are."""
+        found = self._post(association)
+        return 0 if found is None else found.give_cids(count, now, immediate=immediate)
+
+    def ask_cids(self, association: int, count: int, now: float) -> bool:
+        """Ask the peer for spare connection IDs; False where it uses none, or still owes us some."""
+        found = self._post(association)
+        return found is not None and found.ask_cids(count, now)
+
+    def use_spare_cid(self, association: int) -> bool:
+        """Use another connection ID from now on, so that who watches cannot tell that it is us; False without one."""
+        found = self._post(association)
+        return found is not None and found.use_spare_cid()
+
+    def _post(self, association: int) -> Post13 | None:
+        found = self._core.associations.get(association)
+        reading = None if found is None or not found.established else found.reading
+        return reading.after if isinstance(reading, Reading13) and isinstance(reading.after, Post13) else None
 
     def association_at(self, path: Path) -> int | None:
         """The number of the association with ``path``, complete or begun by us; None where there is none."""
@@ -170,6 +207,12 @@ class Endpoint:
     def __len__(self) -> int:
         """Associations, complete or not."""
         return len(self._core.associations)
+
+    def _mind_wear(self, association: Association, now: float) -> None:
+        """A key that has been used a lot is changed in time (RFC 9147 section 4.5.3)."""
+        post = self._post(association.number)
+        if post is not None and isinstance(association.seal, Seal13) and association.seal.worn:
+            post.update(now, ask=False)
 
     def _new_number(self) -> int:
         self._numbers += 1
