@@ -97,7 +97,7 @@ class Reliability:
     def send(self, data: bytes, path: Path, mid: int, sender: Sender, now: float) -> Transmission:
         """Send ``data`` and retransmit it until it is acknowledged, reset, stopped or given up."""
         # Section 4.2: the first timeout is random between ACK_TIMEOUT and ACK_TIMEOUT * ACK_RANDOM_FACTOR.
-        # The upper end is left out, lest rounding put the last transmission of the longest draw out of MAX_TRANSMIT_SPAN.
+        # The upper end is left out, lest rounding put the last transmission of the longest out of MAX_TRANSMIT_SPAN.
         timeout = self._timeout + self._random_span * (int.from_bytes(self._randomness(2), "big") / 65536)
         transmission = Transmission(self, data, path, mid, sender, timeout, now)
         self._table[path, mid] = transmission
