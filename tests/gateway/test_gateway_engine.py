@@ -429,12 +429,38 @@ def test_a_flood_is_cut_off_counted_and_holds_nobody_up(tmp_path: Path) -> None:
 
 
 def test_too_many_frames_of_a_two_way_device_are_told_full(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, limits=GatewayLimits(line_frames=1.0, frame_burst=3.0))
+    rig = Rig(tmp_path, limits=GatewayLimits(line_frames=1.0, frame_burst=3.0, address_lines=1))
     for number in range(6):
         rig.hears(hl7(f"A{number}"), "call")
     rig.wait(0.1)
     assert [code for code, _ in rig.answers()] == ["AA"] * 3 + ["AE"] * 3
     assert rig.counters["gateway_frames_dropped{rate}"] == 3
+
+
+def test_an_address_gets_no_more_by_calling_again_and_again(tmp_path: Path) -> None:
+    """Each call has a burst, and decoding costs far more than dialling: other lines would wait."""
+    rig = Rig(tmp_path, limits=GatewayLimits(line_bytes=1000, line_burst=4000, addresses=2))
+    message = hl7("A", eui="00A037FFFE0BAD00")
+
+    def flood(peer: str) -> int:
+        before = rig.counters["device_frames{hl7}"]
+        for number in range(20):
+            conn = f"call-{peer}-{number}"
+            rig.engine.device_connected(MLLP, conn, rig.now, peer)
+            rig.hears(message * 10, conn)
+            if number % 2:
+                rig.engine.device_disconnected(MLLP, conn, rig.now)
+        return rig.counters["device_frames{hl7}"] - before
+
+    most = 2 * 4000 // len(message)
+    assert flood("192.0.2.1") == most
+    assert flood("192.0.2.1") == 0
+    assert flood("192.0.2.2") == most, "another address has its own"
+    rig.wait(1.0)
+    assert 0 < flood("192.0.2.1") <= 2 * 1000 // len(message)
+    rig.hears(nonin(1))
+    rig.wait(0.1)
+    assert rig.counters["device_frames{nonin}"] == 1
 
 
 def test_lines_beyond_the_bound_and_unknown_lines_are_counted(tmp_path: Path) -> None:

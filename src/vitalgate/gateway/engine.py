@@ -17,7 +17,7 @@ from vitalgate.devices.contract import DeviceKind, Discarded, Frame, Outcome
 from vitalgate.engine import Connection, Datagram, DatagramEngine, Path, Wall
 from vitalgate.gateway.bindings import BindingTable, DeviceBinding, Quarantine
 from vitalgate.gateway.notice import DeviceGap, Quarantined
-from vitalgate.gateway.ports import Bucket, Damage, Line, Port, Source, Watched
+from vitalgate.gateway.ports import Bucket, Budget, Damage, Line, Port, Source, Watched
 from vitalgate.gateway.splitting import split
 from vitalgate.gateway.storage import Appending, SpoolEvent, SpoolStorage
 from vitalgate.vitals.observation import Samples, TrafficClass
@@ -48,6 +48,10 @@ class GatewayLimits:
     line_frames: float = 200.0
     """Frames a second of one line; beyond ``frame_burst`` two-way devices are told FULL, others lose them: a gap."""
     frame_burst: float = 400.0
+    address_lines: int = 2
+    """One address may say on all its lines of a port as much as this many lines."""
+    addresses: int = 256
+    """Addresses of a port that this is remembered of; the one that called longest ago is forgotten first."""
     lines: int = 64
     """Lines of one port; the bytes of further ones are discarded and counted."""
     ports: int = 256
@@ -183,15 +187,25 @@ class GatewayEngine:
         if len(found.lines) >= self._limits.lines:
             self.counters.add("gateway_lines_refused")
             return
-        limits = self._limits
-        found.lines[conn] = Line(
-            conn,
-            peer,
-            Bucket(limits.line_bytes, limits.line_burst, now),
-            Bucket(limits.line_frames, limits.frame_burst, now),
-        )
+        found.lines[conn] = Line(conn, peer, self._budget(found, peer, now))
         found.engine.connection_made(conn, now)
         self._take_frames(found, now)
+
+    def _budget(self, port: Port, peer: str, now: float) -> Budget:
+        """What a new line may say: an address does not get more by hanging up and calling again, or by many calls."""
+        limits = self._limits
+        budget = port.budgets.pop(peer, None) if peer else None
+        if budget is None:
+            lines = limits.address_lines if peer else 1
+            budget = Budget(
+                Bucket(lines * limits.line_bytes, lines * limits.line_burst, now),
+                Bucket(lines * limits.line_frames, lines * limits.frame_burst, now),
+            )
+        if peer:
+            if len(port.budgets) >= limits.addresses:
+                del port.budgets[next(iter(port.budgets))]
+            port.budgets[peer] = budget
+        return budget
 
     def device_data(self, port: str, conn: Connection, data: bytes, now: float) -> None:
         """Bytes arrived on a line."""
@@ -200,7 +214,7 @@ class GatewayEngine:
         if line is None:
             self.counters.add("gateway_device_bytes_dropped", "no-line", len(data))
             return
-        allowed = line.bytes.take(len(data), now)
+        allowed = line.budget.bytes.take(len(data), now)
         if allowed:
             found.engine.receive_data(data if allowed == len(data) else data[:allowed], conn, now)
             self._take_frames(found, now)
@@ -234,7 +248,7 @@ class GatewayEngine:
         line = port.lines.get(frame.conn)
         if line is None:
             return
-        if not line.frames.take(1, now):
+        if not line.budget.frames.take(1, now):
             self.counters.add("gateway_frames_dropped", "rate")
             self._damaged(port, line, len(frame.raw), TOO_FAST)
             port.engine.acknowledge(frame, Outcome.FULL, now)

@@ -28,6 +28,14 @@ class Bucket:
         return granted
 
 
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What may come from one address on a port (or on one line that has none), over all its lines, old and new."""
+
+    bytes: Bucket
+    frames: Bucket
+
+
 @dataclass(slots=True)
 class Damage:
     """Bytes of a one-way device that were no frames: since when it was heard whole, how many, until when."""
@@ -46,8 +54,7 @@ class Line:
 
     conn: Connection
     peer: str
-    bytes: Bucket
-    frames: Bucket
+    budget: Budget
     serial: str = ""
     urn: str = ""
     heard_at: float | None = None
@@ -75,6 +82,8 @@ class Port:
     kind: DeviceKind
     engine: DeviceEngine
     lines: dict[Hashable, Line] = field(default_factory=dict)
+    budgets: dict[str, Budget] = field(default_factory=dict)
+    """By address, the one heard of longest ago first."""
     quarantine: dict[str, Source] = field(default_factory=dict)
 
 
