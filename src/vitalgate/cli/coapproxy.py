@@ -10,7 +10,7 @@ import typer
 
 from vitalgate.cli.output import JsonFlag, document, fail, note, wrong
 from vitalgate.coap.parameters import Limits
-from vitalgate.coap.proxy import ProxyLimits
+from vitalgate.coap.proxyevents import ProxyLimits
 from vitalgate.coap.proxypolicy import Policy, Rule, RuleError, parse_rule
 from vitalgate.coap.proxyrequest import ReverseRoute, RouteError, parse_route
 from vitalgate.counters import Counters
@@ -90,7 +90,7 @@ def proxy(
     counters = Counters()
     try:
         asyncio.run(
-            _serve(at, http_at, http_name or [], rules, routes, ProxyLimits(forwards, wait), counters, name, verify)
+            _serve(at, http_at, http_name or [], rules, routes, ProxyLimits(forwards=forwards, wait=wait), counters, name, verify)
         )
     except AddressError as error:
         fail(str(error))

@@ -5,19 +5,29 @@ It works on whole requests and responses. Messages, tokens, blocks and Echo are 
 hop. What it cannot do without a system is an event: looking up a name (`Resolve`), asking an HTTP server (`HttpAsk`).
 """
 
-import enum
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Final
 
 from vitalgate.coap.cache import CacheKey, ResponseCache, Stored, cache_key
-from vitalgate.coap.endpoint import MessageEndpoint
-from vitalgate.coap.events import Failure, RequestFailed, RequestReceived, ResponseReceived
+from vitalgate.coap.endpoint import Endpoint
+from vitalgate.coap.events import NotificationReceived, RequestFailed, RequestReceived, ResponseReceived
 from vitalgate.coap.message import Code, Message, Options
-from vitalgate.coap.options import Option, build_options, sort_options
-from vitalgate.coap.proxypolicy import Policy, Target, literal
+from vitalgate.coap.observe import REGISTER
+from vitalgate.coap.options import Option, sort_options, uint_option, without_option
+from vitalgate.coap.proxyevents import (
+    TROUBLE,
+    Answer,
+    Flight,
+    HttpAsk,
+    LocalRequest,
+    ProxyEvent,
+    ProxyLimits,
+    Reach,
+    Resolve,
+    Trouble,
+)
+from vitalgate.coap.proxypolicy import Policy, literal
 from vitalgate.coap.proxyrequest import (
     HOP_LIMIT,
     Local,
@@ -32,110 +42,10 @@ from vitalgate.coap.proxyrequest import (
     plan_reverse,
     plan_uri,
 )
+from vitalgate.coap.proxywatch import Client, Watch, Watches, observed
 from vitalgate.coap.site import SAFE_METHODS, Site
 from vitalgate.counters import Counters
 from vitalgate.engine import Path
-
-BUSY_SECONDS: Final = 10
-"""Max-Age of 5.03: when to try again (RFC 7252 section 5.9.3.4)."""
-
-Answer = Callable[[Message, float], None]
-"""``answer(response, now)`` gives a client its response."""
-Reach = Callable[[str, int], tuple[MessageEndpoint, Path] | None]
-"""``reach(address, port)``: the endpoint to ask from, and its path to there; None where there is no way."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProxyLimits:
-    """The bounds of a `Proxy`; the table of requests reached is counted as ``coap_limit_reached``."""
-
-    forwards: int = 1024
-    """Requests under way to origin servers. Full: 5.03 with Max-Age."""
-    wait: float = 100.0
-    """Seconds from taking a request until it is answered 5.04, with looking up the name. By default a little more than
-    MAX_TRANSMIT_WAIT (RFC 7252 section 4.8.2)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resolve:
-    """Look up the addresses of ``target.host`` and say them with `Proxy.resolved`."""
-
-    ticket: int
-    target: Target
-
-
-@dataclass(frozen=True, slots=True)
-class HttpAsk:
-    """Ask the HTTP server at ``address`` (and nowhere else) for ``url`` what ``request`` says (`coap.httpmapping` has
-    it in HTTP's words) and give the response to `Proxy.answered`, or the failure to `Proxy.failed`."""
-
-    ticket: int
-    target: Target
-    address: str
-    url: str
-    request: Message
-
-
-class Trouble(enum.Enum):
-    """Why an origin server was not asked or did not answer, and the code that says so (RFC 7252 section 5.7.1)."""
-
-    UNKNOWN_NAME = Code.BAD_GATEWAY, "name"
-    UNREACHABLE = Code.BAD_GATEWAY, "no way to the target"
-    NOT_UNDERSTOOD = Code.BAD_GATEWAY, "response"
-    TOO_LARGE = Code.BAD_GATEWAY, "response too large"
-    TIMEOUT = Code.GATEWAY_TIMEOUT, ""
-    BUSY = Code.SERVICE_UNAVAILABLE, ""
-
-    def response(self) -> Message:
-        """The response."""
-        code, text = self.value
-        options = build_options(max_age=BUSY_SECONDS) if self is Trouble.BUSY else ()
-        return Message(code, options, text.encode())
-
-
-@dataclass(frozen=True, slots=True)
-class LocalRequest:
-    """A request that came to ``front`` and is not for the proxy, and that its resource wants to answer later."""
-
-    front: MessageEndpoint
-    received: RequestReceived
-
-
-ProxyEvent = Resolve | HttpAsk | LocalRequest
-
-TROUBLE: Final[dict[Failure, Trouble]] = {
-    Failure.TIMEOUT: Trouble.TIMEOUT,
-    Failure.RESET: Trouble.NOT_UNDERSTOOD,
-    Failure.REJECTED: Trouble.NOT_UNDERSTOOD,
-    Failure.PROTECTION: Trouble.NOT_UNDERSTOOD,
-    Failure.CANCELLED: Trouble.UNREACHABLE,
-    Failure.LIMIT: Trouble.BUSY,
-    Failure.BACK_OFF: Trouble.BUSY,
-    Failure.INCOMPLETE: Trouble.NOT_UNDERSTOOD,
-}
-"""What a failed request of ours is to the client."""
-
-
-class Flight:
-    """One request under way to an origin server."""
-
-    __slots__ = ("answer", "back", "client", "due", "exchange", "key", "outdated", "plan", "started", "ticket",
-                 "validated")  # fmt: skip
-
-    def __init__(self, ticket: int, plan: Plan, client: Message, key: CacheKey, answer: Answer, now: float) -> None:
-        self.ticket = ticket
-        self.plan = plan
-        self.client = client
-        """The request as the client sent it, for its ETags."""
-        self.key = key
-        self.answer = answer
-        self.started = now
-        self.due = 0.0
-        self.back: MessageEndpoint | None = None
-        self.exchange = 0
-        self.validated: Stored | None = None
-        self.outdated = False
-        """True once the resource was changed through this proxy while the request was under way."""
 
 
 class Proxy:
@@ -158,7 +68,7 @@ class Proxy:
         routes: Sequence[ReverseRoute] = (),
         schemes: Iterable[str] = ("coap",),
         cache: ResponseCache | None = None,
-        limits: ProxyLimits = ProxyLimits(),
+        limits: ProxyLimits = ProxyLimits(),  # noqa: B008  # frozen
         counters: Counters | None = None,
         site: Site | None = None,
         own: Callable[[str, int], bool] = lambda _address, _port: False,
@@ -180,6 +90,8 @@ class Proxy:
         self._hop_limit = hop_limit
         self._flights: dict[int, Flight] = {}
         self._exchanges: dict[tuple[int, int], Flight] = {}
+        self._registering: dict[CacheKey, Flight] = {}
+        self._watches = Watches(limits.watches)
         self._events: deque[ProxyEvent] = deque()
         self._ticket = 0
 
@@ -197,11 +109,13 @@ class Proxy:
         plan = self._plan(request)
         if isinstance(plan, Local):
             return self._local(plan.request, path, identity, now)
-        return plan if isinstance(plan, Message) else self._at_once(plan, request, now)
+        if isinstance(plan, Message):
+            return plan
+        return None if _observes(plan, request) else self._at_once(plan, request, now)
 
     # The five calls, but that datagrams are the endpoints'
 
-    def take_requests(self, front: MessageEndpoint, now: float) -> int:
+    def take_requests(self, front: Endpoint, now: float) -> int:
         """Take the events of an endpoint that clients speak to, and return how many there were. Requests that are not
         for the proxy become events."""
         count = 0
@@ -215,12 +129,13 @@ class Proxy:
             plan = self._plan(event.request)
             answer = partial(front.respond, event.exchange)
             if isinstance(plan, Plan):
-                self._begin(plan, event.request, answer, now)
+                client = Client(front, event.path, event.request.token) if _observes(plan, event.request) else None
+                self._begin(plan, event.request, answer, now, client)
             else:  # a local resource that wants to answer later, which it cannot through here
                 answer(Message(Code.NOT_IMPLEMENTED), now)
         return count
 
-    def take_responses(self, back: MessageEndpoint, now: float) -> int:
+    def take_responses(self, back: Endpoint, now: float) -> int:
         """Take the events of an endpoint that asks origin servers, and return how many there were."""
         count = 0
         while (event := back.next_event()) is not None:
@@ -228,8 +143,16 @@ class Proxy:
             if isinstance(event, RequestReceived):
                 back.respond(event.exchange, Message(Code.NOT_FOUND), now)  # nothing is served there
                 continue
+            if isinstance(event, NotificationReceived):
+                self._notified(back, event, now)
+                continue
             if not isinstance(event, ResponseReceived | RequestFailed):
                 continue  # how far a transfer is
+            watch = self._watches.find(back, event.exchange)
+            if watch is not None:
+                last = event.response if isinstance(event, ResponseReceived) else TROUBLE[event.reason].response()
+                self._watches.ended(watch, plan_response(last, watch.plan, self.name), now)
+                continue
             flight = self._exchanges.pop((id(back), event.exchange), None)
             if flight is None:
                 continue
@@ -353,6 +276,10 @@ class Proxy:
         if response is not None:
             self.counters.add("coap_proxy_requests", "cached")
             return plan_response(response, plan, self.name)
+        return self._no_way(plan)
+
+    def _no_way(self, plan: Plan) -> Message | None:
+        # The response to what may not or cannot be sent on now.
         if not hops_left(plan):
             self.counters.add("coap_proxy_requests", "refused")
             return loop_response(self.name)
@@ -368,14 +295,24 @@ class Proxy:
 
     # How it is sent and answered
 
-    def _begin(self, plan: Plan, request: Message, answer: Answer, now: float) -> None:
-        response = self._at_once(plan, request, now)  # since `handle` somebody may have taken the last place
+    def _begin(self, plan: Plan, request: Message, answer: Answer, now: float, client: Client | None = None) -> None:
+        key = self._key(plan)
+        if client is not None and self._join(key, answer, client, now):
+            return
+        if client is not None and self._watches.full(len(self._registering)):
+            self.counters.add("coap_limit_reached", "watches")
+            client = None
+        # Since `handle` somebody may have taken the last place.
+        response = self._at_once(plan, request, now) if client is None else self._no_way(plan)
         if response is not None:
             answer(response, now)
             return
         self._ticket += 1
-        flight = self._flights[self._ticket] = Flight(self._ticket, plan, request, self._key(plan), answer, now)
+        flight = self._flights[self._ticket] = Flight(self._ticket, plan, request, key, answer, now)
         flight.due = now + self._limits.wait
+        if client is not None:
+            flight.observers.append(client)
+            self._registering[key] = flight
         address = literal(plan.target.host)
         if address is None:
             self._events.append(Resolve(flight.ticket, plan.target))
@@ -383,10 +320,24 @@ class Proxy:
             # As it was written: it may name an interface.
             self.resolved(flight.ticket, [plan.target.host], now)
 
+    def _join(self, key: CacheKey, answer: Answer, client: Client, now: float) -> bool:
+        # RFC 7641 section 5: one observation for all who observe the same.
+        watch = self._watches.get(key)
+        if watch is not None:
+            watch.clients[client] = None
+            self.counters.add("coap_proxy_requests", "watched")
+            answer(observed(watch.state(now)), now)
+            return True
+        flight = self._registering.get(key)
+        if flight is not None:
+            flight.observers.append(client)
+            flight.answers.append(answer)
+        return flight is not None
+
     def _send(self, flight: Flight, address: str, now: float) -> None:
         plan = flight.plan
         request = plan.request
-        if request.code in SAFE_METHODS:
+        if request.code in SAFE_METHODS and not flight.observers:
             flight.validated = self.cache.validator(flight.key)
             request = _conditional(request, flight.validated)
         flight.started = now
@@ -398,9 +349,38 @@ class Proxy:
                 self._fail(flight, Trouble.UNREACHABLE, now)
                 return
             flight.back, path = reached
-            flight.exchange = flight.back.request(request, path, now)
+            flight.exchange = self._request(flight, flight.back, request, path, now)
             self._exchanges[id(flight.back), flight.exchange] = flight
         self.counters.add("coap_proxy_requests", "forwarded")
+
+    def _request(self, flight: Flight, back: Endpoint, request: Message, path: Path, now: float) -> int:
+        if flight.observers:
+            # Each client has its own entity tags, and all of them get the same notifications.
+            whole = Message(request.code, without_option(request.options, Option.ETAG), request.payload)
+            try:
+                return back.observe(whole, path, now)
+            except ValueError:
+                pass  # a FETCH whose question takes more than a block cannot observe; it can still be answered
+        return back.request(request, path, now)
+
+    def _notified(self, back: Endpoint, event: NotificationReceived, now: float) -> None:
+        flight = self._exchanges.get((id(back), event.exchange))
+        watch = self._watches.find(back, event.exchange)
+        plan = flight.plan if flight is not None else watch.plan if watch is not None else None
+        if plan is None:
+            back.cancel(event.exchange, now)
+            return
+        key = self._key(plan)
+        self.cache.take(key, plan.request, event.response, asked_at=now, now=now)
+        response = plan_response(event.response, plan, self.name)
+        if watch is not None:
+            self._watches.changed(watch, response, now)
+        elif flight is not None:
+            watch = Watch(key, plan, back, event.exchange, response, now, dict.fromkeys(flight.observers))
+            self._watches.add(watch)
+            del self._exchanges[id(back), event.exchange]
+            flight.back = None  # the exchange goes on
+            self._end(flight, observed(response), now)
 
     def _take(self, flight: Flight, response: Message, now: float) -> None:
         plan = flight.plan
@@ -425,7 +405,16 @@ class Proxy:
         if flight.back is not None:
             del self._exchanges[id(flight.back), flight.exchange]
             flight.back.cancel(flight.exchange, now)
-        flight.answer(response, now)
+        if flight.observers:
+            del self._registering[flight.key]
+        for answer in flight.answers:
+            answer(response, now)
+
+
+def _observes(plan: Plan | Local, request: Message) -> bool:
+    # True where the client wants to observe what can be observed: HTTP's resources cannot.
+    wanted = uint_option(request, Option.OBSERVE) == REGISTER and request.code in SAFE_METHODS
+    return wanted and isinstance(plan, Plan) and not plan.url
 
 
 def _conditional(request: Message, stored: Stored | None) -> Message:

@@ -12,10 +12,11 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from vitalgate.coap.cache import CacheLimits, ResponseCache
-from vitalgate.coap.endpoint import Endpoint, MessageEndpoint
+from vitalgate.coap.endpoint import Endpoint
 from vitalgate.coap.message import Code, Message
 from vitalgate.coap.parameters import Limits, Parameters
-from vitalgate.coap.proxy import HttpAsk, LocalRequest, Proxy, ProxyEvent, ProxyLimits, Resolve, Trouble
+from vitalgate.coap.proxy import Proxy
+from vitalgate.coap.proxyevents import HttpAsk, LocalRequest, ProxyEvent, ProxyLimits, Resolve, Trouble
 from vitalgate.coap.proxypolicy import Policy
 from vitalgate.coap.proxyrequest import HOP_LIMIT, ReverseRoute
 from vitalgate.coap.site import Site
@@ -122,9 +123,7 @@ class CoapProxy:
 
     # Turning it
 
-    def _drive(
-        self, endpoint: Endpoint, sock: socket.socket, take: Callable[[MessageEndpoint, float], int]
-    ) -> UdpDriver:
+    def _drive(self, endpoint: Endpoint, sock: socket.socket, take: Callable[[Endpoint, float], int]) -> UdpDriver:
         def on_turn(now: float) -> None:
             if take(endpoint, now):
                 self._kick()
@@ -208,7 +207,7 @@ class CoapProxy:
 
     # Where it is, and where others are
 
-    def _reach(self, address: str, port: int) -> tuple[MessageEndpoint, Path] | None:
+    def _reach(self, address: str, port: int) -> tuple[Endpoint, Path] | None:
         try:
             path: SocketAddress = resolve(address, port)[1] if ":" in address else (address, port)
             endpoint = self._by_target.get(path)

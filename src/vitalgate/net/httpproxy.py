@@ -19,7 +19,7 @@ from vitalgate.coap.httpback import from_http, to_http
 from vitalgate.coap.httpfront import from_coap, to_coap
 from vitalgate.coap.httpvalues import EtagTable, Headers, HttpRequest, HttpResponse
 from vitalgate.coap.message import Message
-from vitalgate.coap.proxy import HttpAsk, Trouble
+from vitalgate.coap.proxyevents import HttpAsk, Trouble
 from vitalgate.counters import Counters
 from vitalgate.net.coapproxy import CoapProxy
 from vitalgate.net.udp import AddressError
