@@ -88,10 +88,9 @@ def proxy(
     if (http_at is not None or any(rule.scheme in ("http", "https") for rule in rules)) and find_spec("h11") is None:
         wrong("HTTP needs the package h11, which comes with vitalgate[cloud]")
     counters = Counters()
+    limits = ProxyLimits(forwards=forwards, wait=wait)
     try:
-        asyncio.run(
-            _serve(at, http_at, http_name or [], rules, routes, ProxyLimits(forwards=forwards, wait=wait), counters, name, verify)
-        )
+        asyncio.run(_serve(at, http_at, http_name or [], rules, routes, limits, counters, name, verify))
     except AddressError as error:
         fail(str(error))
     except KeyboardInterrupt:
