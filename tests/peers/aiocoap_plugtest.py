@@ -48,6 +48,8 @@ class Stored(resource.ObservableResource):
             raise aiocoap.error.NotFound
         response = aiocoap.Message(payload=self.content, content_format=self.content_format)
         resource.hashing_etag(request, response)
+        if self.observable:
+            response.opt.max_age = 1
         return response
 
     async def render_put(self, request):

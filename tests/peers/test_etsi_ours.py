@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from peerkit import FAST, OUR_CLIENT_LEFT_OUT, TIMEOUT, judge, our_server, run
+from peerkit import FAST, TIMEOUT, judge, our_server, run
 
 from vitalgate.coap import Code, Message, Site, build_options
 from vitalgate.net.coap import CoapServer
@@ -14,17 +14,15 @@ from vitalgate.net.etsi.ours import OurClient
 from vitalgate.net.etsi.runner import run_cases
 from vitalgate.net.etsi.trial import CASES
 
-LEFT_OUT = OUR_CLIENT_LEFT_OUT
-
 
 @pytest.fixture(scope="module")
 def outcomes():
-    return run(our_server(), lambda: OurClient(FAST, TIMEOUT), left_out=LEFT_OUT)
+    return run(our_server(), lambda: OurClient(FAST, TIMEOUT))
 
 
 @pytest.mark.parametrize("id_", CASES)
 def test_our_client_and_our_server(outcomes, id_):
-    judge(outcomes[id_], LEFT_OUT, {})
+    judge(outcomes[id_], {}, {})
 
 
 def wrong_site() -> Site:

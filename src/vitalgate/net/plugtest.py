@@ -8,6 +8,7 @@ What clients put here lives in memory, in bounded tables, and is anyone's to rea
 import asyncio
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import Final
@@ -44,8 +45,11 @@ class Stored:
     """A resource whose content a client may replace: GET with ETag validation, PUT with If-Match and If-None-Match,
     DELETE (RFC 7252 sections 5.8, 5.10.6, 5.10.8). ``content`` None: it does not exist."""
 
-    def __init__(self, content: bytes | None, content_format: int = ContentFormat.TEXT) -> None:
+    def __init__(
+        self, content: bytes | None, content_format: int = ContentFormat.TEXT, *, max_age: int | None = None
+    ) -> None:
         self.content = content
+        self.max_age = max_age
         self.content_format = content_format
         self.changed: list[Callable[[], object]] = []
         """Called after each change."""
@@ -56,8 +60,8 @@ class Stored:
             raise ResponseError(Code.NOT_FOUND)
         tag = etag(self.content)
         if tag in request.all(Option.ETAG):
-            return Message(Code.VALID, ((Option.ETAG, tag),))
-        options = build_options(content_format=self.content_format, more=((Option.ETAG, tag),))
+            return Message(Code.VALID, build_options(max_age=self.max_age, more=((Option.ETAG, tag),)))
+        options = build_options(content_format=self.content_format, max_age=self.max_age, more=((Option.ETAG, tag),))
         return Message(Code.CONTENT, options, self.content)
 
     def put(self, request: Message, _path: Path, _identity: str, _now: float) -> Message:
@@ -105,10 +109,11 @@ class Plugtest:
         self.validate = Stored(b"Read me, then ask again with my ETag.")
         self.large_update = Stored(LARGE)
         self.create1 = Stored(None)
-        self.obs = Stored(b"0")
-        self.obs_non = Stored(b"0")
-        self.obs_large = Stored(LARGE)
-        self.obs_pumping = Stored(LARGE)
+        max_age = math.ceil(interval)  # there is something new then
+        self.obs = Stored(b"0", max_age=max_age)
+        self.obs_non = Stored(b"0", max_age=max_age)
+        self.obs_large = Stored(LARGE, max_age=max_age)
+        self.obs_pumping = Stored(LARGE, max_age=max_age)
         self._separate_after = separate_after
         self._interval = interval
         self._created: dict[bytes, Stored] = {}

@@ -116,10 +116,11 @@ def check_upload(trial: Trial, found: list[Pair], body: bytes, continued: Iterab
     """A body sent in blocks (RFC 7959 section 2.5), answered by codes ``continued`` and at last ``done``."""
     asked = [block_option(request, Option.BLOCK1) for request, _ in found]
     answers = [block_option(response, Option.BLOCK1) for _, response in found]
-    trial.must("the transfer took more than one exchange, each with Block1",
-               len(found) > 1 and None not in asked and None not in answers, len(found))  # fmt: skip
+    trial.must("the transfer took more than one exchange, each request with Block1",
+               len(found) > 1 and None not in asked, len(found))  # fmt: skip
     sent = [block for block in asked if block is not None]
-    given = [block for block in answers if block is not None]
+    _first_wrong(trial, "every response: Block1", (sent[at] for at, block in enumerate(answers) if block is None))
+    given = [block or sent[at] for at, block in enumerate(answers)]
     trial.check("first request: Block1 NUM = 0, M = 1", sent[0].num == 0 and sent[0].more, sent[0])
     _first_wrong(
         trial, "every request with M = 1: a payload of the block's size",
@@ -155,7 +156,7 @@ def check_upload(trial: Trial, found: list[Pair], body: bytes, continued: Iterab
     )  # fmt: skip
     last = found[-1][1]
     trial.check_code(last, done)
-    trial.check("last response: M = 0", not given[-1].more, given[-1])
+    trial.check("last response: Block1 M = 0", answers[-1] is not None and not answers[-1].more, answers[-1])
 
 
 async def _download(trial: Trial, early: int | None) -> None:

@@ -78,6 +78,7 @@ class Relay:
         self._upstream: dict[SocketAddress, socket.socket] = {}
         self._client_of: dict[socket.socket, SocketAddress] = {}
         self._heir: socket.socket | None = None
+        self._off: set[SocketAddress] = set()
         self.resetting = False
         """True until the next Confirmable message of the server is answered with Reset, see `answer_with_reset`."""
         self._loop.add_reader(self._front, self._from_client)
@@ -100,6 +101,7 @@ class Relay:
         as a device that came back with its old address would get them."""
         for sock in list(self._client_of)[-1:]:
             self._heir = sock
+            self._off.add(self._client_of[sock])
 
     def answer_with_reset(self) -> None:
         """Answer the server's next Confirmable message with Reset in the client's name; the client gets neither."""
@@ -138,6 +140,8 @@ class Relay:
                 return
             except OSError:
                 continue  # a client that is gone: the datagram sent to it was refused
+            if client in self._off:
+                continue
             sock = self._upstream.get(client)
             if sock is None:
                 sock = self._open(client)
