@@ -9,6 +9,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from vitalgate.coap.uri import DEFAULT_PORTS
@@ -31,6 +32,8 @@ SPECIAL: Final[tuple[Network, ...]] = tuple(
         "5f00::/16", "fc00::/7", "fe80::/10", "fec0::/10",
     )
 )  # fmt: skip
+KNOWN: Final = 1024
+"""Hosts and addresses whose reading is kept; the one used the longest ago makes room."""
 _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?")
 
 
@@ -105,6 +108,7 @@ def parse_rule(text: str) -> Rule:
     return Rule(scheme, host.rstrip("."), None, number)
 
 
+@lru_cache(maxsize=KNOWN)
 def literal(host: str) -> Address | None:
     """The address that ``host`` is written as; None for a name. An IPv4 address in IPv6's clothes is taken out."""
     try:
@@ -161,6 +165,7 @@ class Policy:
         return "special_address" if named else "not_allowed"
 
 
+@lru_cache(maxsize=KNOWN)
 def _special(address: Address) -> Network | None:
     return next((network for network in SPECIAL if address in network), None)
 
