@@ -148,6 +148,25 @@ def test_more_names_than_can_be_looked_up(monkeypatch):
     run(scenario)
 
 
+def test_two_proxies_that_send_each_other_round_in_a_circle_stop():
+    async def scenario():
+        async with CoapClient() as client, CoapProxy(policy(), name="b") as blank:
+            _, a_port = blank.bind("127.0.0.1", 0)
+            blank.close()  # its port is free now, and B can be told of A before A is there
+            b = CoapProxy(policy(), routes=[parse_route(f"/x=coap://127.0.0.1:{a_port}/x")], name="b")
+            _, b_port = b.bind("127.0.0.1", 0)
+            a = CoapProxy(policy(), routes=[parse_route(f"/x=coap://127.0.0.1:{b_port}/x")], name="a")
+            a.bind("127.0.0.1", a_port)
+            response = await client.get(f"coap://127.0.0.1:{a_port}/x/t", options=[(Option.HOP_LIMIT, b"\x05")])
+            # B was the last that had a hop, A's name and B's stand in it once; who meets its own stops it there.
+            assert response.code in (Code.HOP_LIMIT_REACHED, Code.BAD_GATEWAY)
+            assert a.counters["coap_proxy_requests{forwarded}"] + b.counters["coap_proxy_requests{forwarded}"] == 4
+            a.close()
+            b.close()
+
+    run(scenario)
+
+
 @pytest.mark.peer
 def test_libcoaps_client_through_the_proxy():
     if LIBCOAP is None:
