@@ -1,6 +1,7 @@
 """CoapClient and CoapServer on real sockets of this machine, and the examples as anyone runs them."""
 
 import asyncio
+import re
 import socket
 import subprocess
 import sys
@@ -241,6 +242,13 @@ def test_the_examples_run_as_they_stand():
             client = [sys.executable, EXAMPLES / "coap_client.py", uri]
             done = subprocess.run(client, capture_output=True, text=True, timeout=30, check=False)
             assert (done.returncode, done.stdout) == (0, expected), done.stderr
+        client = [sys.executable, EXAMPLES / "coap_observe.py", f"coap://127.0.0.1:{port}/clock"]
+        done = subprocess.run(client, capture_output=True, text=True, timeout=30, check=False)
+        assert done.returncode == 0, done.stderr
+        states = done.stdout.splitlines()
+        assert len(states) == 3
+        assert len(set(states)) > 1
+        assert all(re.fullmatch(r"\d\d:\d\d:\d\d", state) for state in states)
     finally:
         server.kill()
         server.wait()
