@@ -18,10 +18,12 @@ with atheris.instrument_imports(include=["vitalgate.coap"]):
     from vitalgate.coap import (
         Code,
         Endpoint,
+        GroupPath,
         Handler,
         Limits,
         Message,
         Option,
+        Parameters,
         RequestReceived,
         Site,
         Type,
@@ -36,9 +38,13 @@ LIMITS = Limits(
     exchanges=4, queued_per_peer=2, deferred=8, deferred_per_peer=2, transmissions=3, known_options=4,
     known_option_bytes=32, message_bytes=300, body_bytes=200, assemblies=2, assembly_bytes=300, representations=2,
     representation_bytes=700, observations=3, observations_per_peer=2,
+    transfers=2, observing=2, back_offs=1, group_responses=2, group_requests=2, group_answers=2,
 )  # fmt: skip
-CHALLENGE = 26
-"""Longest challenge: header, token, an Echo option of 12 bytes. It is sent whatever the request's size."""
+PARAMETERS = Parameters(block_size=32, max_token_length=20)
+GROUP = ("224.0.1.187", 5683)
+CHALLENGE = 4 + 1 + 20 + 2 + 12
+"""Longest challenge: header, token, an Echo option. It is sent whatever the request's size."""
+SAFE = (Code.GET, Code.FETCH)
 WAITS = (0.01, 0.6, 2.5, 30.0, 150.0, 300.0)
 STEPS_AT_MOST = 200
 
@@ -80,7 +86,7 @@ class Play:
         self.now = 1000.0
         self.waiting: list[int] = []
         self.requests = [0]
-        self.last: dict[object, bytes] = {path: bytes(4) for path in PATHS}
+        self.last: dict[object, bytes] = {path: bytes(4) for path in (*PATHS, GROUP)}
         self.allowed = dict.fromkeys(UNVERIFIED, 0)
         """Bytes that may still be sent there: three for each received (RFC 9175 section 2.4), or a challenge."""
         self.body = b"0123456789abcdef" * 8
@@ -93,14 +99,18 @@ class Play:
             return Message(Code.CHANGED)
 
         self.site.add("g", answer(20))
-        self.site.add("a", answer(60), methods=[Code.GET, Code.FETCH], idempotent=True, observable=True)
+        self.site.add("a", answer(60), methods=[Code.GET, Code.FETCH], idempotent=True, observable=True, groups=True)
         self.site.add("s", answer(100), small=True)
         self.site.add("f", answer(1), methods=[Code.PUT], fresh_within=5)
         self.site.add("l", lambda request, path, identity, now: None, observable=True)
         self.site.add("b", lambda *_: Message(Code.CONTENT, (), self.body), methods=[Code.GET], observable=True)
-        self.site.add("b", store, methods=[Code.PUT, Code.POST])
+        self.site.add("b", store, methods=[Code.PUT, Code.POST], groups=True)
         self.endpoint = Endpoint(
-            site=self.site, limits=LIMITS, randomness=random, trusted=lambda path: path not in UNVERIFIED
+            site=self.site,
+            parameters=PARAMETERS,
+            limits=LIMITS,
+            randomness=random,
+            trusted=lambda path: path not in UNVERIFIED,
         )
 
     def step(self, script: Script) -> None:
@@ -117,14 +127,24 @@ class Play:
         elif what == 10:
             message = Message(script.byte() % 7 + 1, build_options("r"), script.bytes()[:64])
             path = PATHS[first >> 4 & 1]  # whom we ask knows a token of ours and may be answered at length
-            self.requests.append(endpoint.request(message, path, self.now, confirmable=first < 128))
+            observing = first >= 192 and message.code in SAFE and len(message.payload) <= PARAMETERS.block_size
+            send = endpoint.observe if observing else endpoint.request
+            self.requests.append(send(message, path, self.now, confirmable=first & 64 == 0))
         elif what == 11 and self.waiting:
             options = ((Option.OBSERVE, b""),) if first >= 128 else ()
             endpoint.respond(self.waiting.pop(0), Message(Code.CONTENT, options, script.bytes()), self.now)
         elif what == 12:
-            endpoint.cancel(self.requests[script.byte() % len(self.requests)], self.now)
+            end = endpoint.cancel if first < 128 else endpoint.deregister
+            end(self.requests[script.byte() % len(self.requests)], self.now)
         elif what == 13:
             endpoint.notify("bal"[script.byte() % 3], self.now, confirmable=None if first < 128 else first < 192)
+        elif what == 14 and first < 128:
+            data = script.bytes() if first & 64 else self.request(script)
+            if path in self.allowed:
+                self.allowed[path] += max(3 * len(data), CHALLENGE)
+            endpoint.receive_multicast(data, GroupPath(path, GROUP), self.now)
+        elif what == 14:
+            self.requests.append(endpoint.request_group(Message(1, build_options("r")), GROUP, self.now))
         else:
             self.wait(WAITS[script.byte() % len(WAITS)])
         self.take()
@@ -145,7 +165,7 @@ class Play:
 
     def reflected(self, script: Script, path: object) -> bytes:
         """An answer to what the endpoint last said to ``path``: with its Message ID and token."""
-        last = self.last[path]
+        last = self.last[path if script.byte() < 192 else GROUP]
         shape = script.byte()
         code = (0, 0x45, 0x5F, 0x81, 0x84, 0x9D, script.byte(), 0x44)[shape & 7]
         length = last[0] & 15 if code else 0
@@ -219,10 +239,13 @@ def one_input(data: bytes) -> None:
         if not script:
             break
         play.step(script)
+    for number in play.requests:
+        play.endpoint.cancel(number, play.now)
     for _ in range(4):
         play.wait(300)
     core = play.endpoint._core
     assert len(core.reliability) == len(play.endpoint._client) == len(play.endpoint._server) == 0
+    assert len(play.endpoint._group_client) == len(play.endpoint._group_server) == 0
     assert len(core.deduplication) == 0
 
 

@@ -33,9 +33,12 @@ class Member(Lockstep):
     def __init__(self, **kwargs):
         site = Site(randomness=seeded(1))
         self.runs = []
+        self.site = site
+        self.on_put = lambda: 0
 
         def put(request, path, identity, now):
             self.runs.append(request)
+            self.on_put()
             return Message(Code.CHANGED)
 
         def fail(request, path, identity, now):
@@ -185,6 +188,23 @@ def test_what_changes_something_is_done_once():
     assert response.code == Code.CHANGED
     assert [request.payload for request in step.runs] == [b"off"]
     assert step.count("coap_duplicates") == 1
+
+
+def test_a_change_is_told_to_observers_at_once():
+    """Only the response has its leisure."""
+    step = Member()
+    observer = ("192.0.2.77", 5683)
+    step.hears(
+        encode(Message(Code.GET, build_options("light", more=[(6, b"")]), b"", Type.CON, 5, b"obs")), path=observer
+    )
+    assert [path for _, path in step.endpoint.datagrams_to_send(step.now)] == [observer]
+    step.on_put = lambda: step.site.notify("light", step.now)
+    step.asked(code=Code.PUT)
+    ((data, path),) = step.endpoint.datagrams_to_send(step.now)
+    assert (path, decode(data).token) == (observer, b"obs")
+    step.hears(b"\x60\x00" + data[2:4], path=observer)
+    ((_, response),) = step.later()
+    assert (response.code, response.token) == (Code.CHANGED, b"tok")
 
 
 def test_nobody_observes_by_a_group_request():

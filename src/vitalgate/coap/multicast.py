@@ -36,8 +36,8 @@ class GroupServer:
         self._waiting = 0
         self._ends: dict[Path, float] = {}
         """Group to the end of its leisure period."""
-        self._deferred: dict[int, tuple[float, Path, Message]] = {}
-        """Exchange that the application answers later: until when, group, request."""
+        self._deferred: dict[int, tuple[float, GroupPath, Message]] = {}
+        """Exchange that the application answers later: until when, and what it is."""
 
     def __len__(self) -> int:
         return self._waiting
@@ -68,8 +68,8 @@ class GroupServer:
         self._server.receive(data, path.peer, now, data[0], message.code, message.mid)
         if len(core.events) > events and isinstance(event := core.events[-1], RequestReceived):
             self._forget_old(now)
-            self._deferred[event.exchange] = (now + core.parameters.exchange_lifetime, path.group, message)
-        self._hold_back(mark, message, path.group, now)
+            self._deferred[event.exchange] = (now + core.parameters.exchange_lifetime, path, message)
+        self._hold_back(mark, message, path.peer, path.group, now)
 
     def respond(self, exchange: int, response: Message, now: float) -> bool:
         """The application's response; False where ``exchange`` is no group request's."""
@@ -78,7 +78,8 @@ class GroupServer:
             return False
         mark = len(self._core.outgoing)
         self._server.respond(exchange, response, now)
-        self._hold_back(mark, found[2], found[1], now)
+        _, path, request = found
+        self._hold_back(mark, request, path.peer, path.group, now)
         return True
 
     def send(self, response: "GroupResponse") -> None:
@@ -99,13 +100,18 @@ class GroupServer:
         _, bad = check_options(message.options, Use.REQUEST, understood)
         return "bad_option" if bad else ""
 
-    def _hold_back(self, mark: int, request: Message, group: Path, now: float) -> None:
-        # What the request brought forth, from position ``mark`` of what is to be sent.
+    def _hold_back(self, mark: int, request: Message, peer: Path, group: Path, now: float) -> None:
+        # What the request brought forth, from position ``mark`` of what is to be sent; not all of it is the response: a
+        # change may have been told to observers.
         core = self._core
         caught = core.outgoing[mark:]
         del core.outgoing[mark:]
         for datagram in caught:
-            if not self._is_wanted(request, decode(datagram[0], core.parameters.max_token_length)):
+            response = decode(datagram[0], core.parameters.max_token_length)
+            if datagram[1] != peer or response.token != request.token:
+                core.outgoing.append(datagram)
+                continue
+            if not self._is_wanted(request, response):
                 core.counters.add("coap_responses_undelivered", "group")
                 continue
             # Section 8.2: a random moment of the leisure period; a new period starts after the one before.
