@@ -34,7 +34,7 @@ Allow = Annotated[
     ),
 ]
 Reverse = Annotated[
-    list[str] | None, typer.Option(help="/prefix=coap://HOST[:PORT][/base]: serve a target's resources. Repeatable.")
+    list[str] | None, typer.Option(help="/PREFIX=URI: serve what is below URI there. Repeatable.")
 ]
 Verify = Annotated[
     bool,
