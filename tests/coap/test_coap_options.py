@@ -201,3 +201,26 @@ def test_uris_that_mean_the_same():
 def test_bad_uris(uri):
     with pytest.raises(UriError):
         parse_uri(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "segments", "arguments"),
+    [
+        ("coap://authority", [], []),
+        ("coap://authority/", [], []),
+        ("coap://authority/?", [], [b""]),
+        ("coap://authority?", [], [b""]),
+        ("coap://authority//", [b"", b""], []),
+        ("coap://authority///", [b"", b"", b""], []),
+        ("coap://authority/foo", [b"foo"], []),
+        ("coap://authority/foo/", [b"foo", b""], []),
+        ("coap://authority/foo/?a&", [b"foo", b""], [b"a", b""]),
+    ],
+)
+def test_empty_segments_of_uris(uri, segments, arguments):
+    """RFC 7252 section 6.4 with erratum 4895: a trailing slash is a segment, except right behind the authority."""
+    options = parse_uri(uri).options
+    assert [value for number, value in options if number == Option.URI_PATH] == segments
+    assert [value for number, value in options if number == Option.URI_QUERY] == arguments
+    if uri not in ("coap://authority", "coap://authority?"):
+        assert compose_uri(options, "authority", 5683) == uri
