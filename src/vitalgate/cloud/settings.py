@@ -5,7 +5,7 @@ import ipaddress
 from pydantic import Field, field_validator, model_validator
 
 from vitalgate.gateway.configuration import Endpoint, Section
-from vitalgate.gateway.settings import FilePath, Log, MasterKeySource, Storage
+from vitalgate.gateway.settings import FilePath, Program
 from vitalgate.net.stacks import STACKS
 
 
@@ -53,11 +53,8 @@ class Dashboard(Section):
         return self
 
 
-class CloudSettings(Section):
+class CloudSettings(Program):
     """The whole of cloud.toml."""
 
-    storage: Storage
-    master_key: MasterKeySource = MasterKeySource()
     coap: Coap = Field(description="where gateways deliver")
     dashboard: Dashboard = Dashboard()
-    log: Log = Log()

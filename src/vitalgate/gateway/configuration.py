@@ -61,23 +61,26 @@ def check(data: dict[str, Any], model: type[Model], path: Path) -> Model:
     """``data`` as ``model``, or a `ConfigurationError` that names the first faulty key of ``path``."""
     schema = data.pop("schema", None)
     if schema != SCHEMA:
-        raise ConfigurationError(
-            f"{path}: schema: must be {SCHEMA}, is {schema!r}; write `schema = {SCHEMA}` at the top"
-        )
+        found = "is missing" if schema is None else f"must be {SCHEMA}, is {schema!r}"
+        raise ConfigurationError(f"{path}: schema: {found}; write `schema = {SCHEMA}` at the top")
     try:
         return model.model_validate(data, context={"folder": path.parent.resolve()})
     except ValidationError as error:
-        raise ConfigurationError(f"{path}: {_describe(error.errors()[0])}") from None
+        # A key that is not known first: where one is mistyped, the right one is missing too.
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+        raise ConfigurationError(f"{path}: {_describe(first)}") from None
 
 
 def _describe(error: ErrorDetails) -> str:
-    key = ".".join(str(part) for part in error["loc"]) or "(top)"
+    # The library's own names for the forms that a value may have stand in brackets; they are no keys.
+    key = ".".join(str(part) for part in error["loc"] if "[" not in str(part))
     if error["type"] == "missing":
         return f"{key}: is missing; add it"
     if error["type"] == "extra_forbidden":
         return f"{key}: is not a known key; remove it or see `vitalgate config schema`"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}; correct it or see `vitalgate config schema`"
+    about = f"{key}: " if key else ""  # what concerns several tables names them itself
+    return f"{about}{message}; correct it or see `vitalgate config schema`"
 
 
 def schema_of(model: type[Section]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
@@ -78,7 +78,7 @@ class Device(Section):
     """One port that a device is attached to: a serial ``port``, or a ``listen`` address that it dials."""
 
     kind: str
-    port: str | None = None
+    port: str | None = Field(default=None, min_length=1)
     listen: Endpoint | None = None
     allow: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = Field(
         default=(ipaddress.ip_network("127.0.0.1/32"), ipaddress.ip_network("::1/128")),
@@ -123,15 +123,29 @@ class Log(Section):
     file: FilePath | None = None
 
 
-class GatewaySettings(Section):
-    """The whole of gateway.toml."""
+class Program(Section):
+    """What the configuration of every program has."""
 
     storage: Storage
     master_key: MasterKeySource = MasterKeySource()
+    log: Log = Log()
+
+    @model_validator(mode="after")
+    def _key_apart(self) -> Self:
+        file, data = self.master_key.file, self.storage.data
+        if file is not None and file.resolve().is_relative_to(data.resolve()):
+            raise ValueError(
+                "master_key.file lies inside storage.data, so that a copy of the data carries its key; move it out"
+            )
+        return self
+
+
+class GatewaySettings(Program):
+    """The whole of gateway.toml."""
+
     uplink: Uplink
     spool: SpoolLimits = SpoolLimits()
     web: Web = Web()
-    log: Log = Log()
     device: tuple[Device, ...] = ()
     ledger: bool = Field(default=False, description="keep a journal of committed frame hashes, for checking delivery")
 
