@@ -6,7 +6,7 @@ from hl7kit import B40, er7
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitalgate.devices.hl7.er7 import STANDARD, Delimiters, Er7Error, escape, parse, time_from, time_text
+from vitalgate.devices.hl7.er7 import MAX_MARKS, STANDARD, Delimiters, Er7Error, escape, parse, time_from, time_text
 
 
 def test_the_message_of_a_b40():
@@ -186,3 +186,13 @@ def test_written_times_are_read_again(milliseconds):
     at, zone = time_from(time_text(milliseconds / 1000), None)
     assert round(at * 1000) == milliseconds
     assert zone is not None
+
+
+def test_a_message_made_of_escapes_is_left_as_it_came():
+    """A quarter of a megabyte of them would hold every other device up for seconds."""
+    message = parse(er7(B40))
+    assert message.unescape("\\T\\" * (MAX_MARKS // 2)) == "&" * (MAX_MARKS // 2)
+    assert message.warnings == set()
+    assert message.unescape("\\T\\") == "\\T\\"
+    assert message.warnings == {"escape"}
+    assert parse(er7(B40)).unescape("\\T\\") == "&"

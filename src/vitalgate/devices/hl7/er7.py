@@ -14,6 +14,8 @@ from typing import Final
 from vitalgate.quick import quick
 
 MAX_SEGMENTS: Final = 8192
+MAX_MARKS: Final = 32_768
+"""Escape characters resolved in one message: each costs far more time than another byte does."""
 MAX_TIME: Final = 64
 """Characters of the longest text that may be a time."""
 CHARSETS: Final[dict[str, str]] = {
@@ -106,6 +108,7 @@ class Message:
     charset: str
     warnings: set[str] = field(default_factory=set)
     segments: tuple[Segment, ...] = ()
+    _marks: int = 0
 
     @property
     def header(self) -> Segment:
@@ -125,9 +128,14 @@ class Message:
         return tuple(map(self.unescape, parts)) if self.delimiters.escape in text else tuple(parts)
 
     def unescape(self, text: str) -> str:
-        """Resolve escape sequences (chapter 2.7); one that is not known stays as it came, with a warning."""
+        """Resolve escape sequences (chapter 2.7); one that is not known stays as it came, with a warning, and so does
+        a text once `MAX_MARKS` were seen in the message."""
         mark = self.delimiters.escape
         if mark not in text:
+            return text
+        self._marks += text.count(mark)
+        if self._marks > MAX_MARKS:
+            self.warnings.add("escape")
             return text
         parts = text.split(mark)
         out = [parts[0]]
