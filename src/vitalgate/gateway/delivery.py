@@ -53,9 +53,9 @@ from typing import Any, Final
 
 import cbor2
 
-from vitalgate.gateway.deliverycommon import DeliveryError, Record, is_time
+from vitalgate.gateway.deliverycommon import DeliveryError, is_time
 from vitalgate.gateway.deliveryreader import GATEWAY_NAME, Reader
-from vitalgate.gateway.deliverywriter import Writer
+from vitalgate.gateway.deliverywriter import Writer, base_fields, encoded, map_of
 from vitalgate.gateway.entry import Entry
 from vitalgate.gateway.noticeform import NOTICE_LABELS, notice_record
 from vitalgate.vitals import strictcbor
@@ -110,28 +110,20 @@ def pack_entry(entry: Entry) -> bytes:
         raise DeliveryError("the entry's frame hash, epoch or sequence is out of bounds")
     if entry.device and not is_normal(entry.device):
         raise DeliveryError("the entry's device has no URN in normal spelling (RFC 9039)")
-    record: Record = {
-        BN: f"{entry.device}:" if entry.device else GATEWAY_NAME,
-        BT: float(entry.gateway_time),
-        "bge": entry.epoch,
-        "bgs": entry.sequence,
-        "bgc": int(entry.traffic_class),
-        "bgh": entry.frame_hash,
-    }
-    records = [record]
     try:
+        begun = base_fields(entry, f"{entry.device}:" if entry.device else GATEWAY_NAME)
         if entry.notice is not None:
             if entry.observations:
                 raise DeliveryError("an entry holds observations or a notice")
-            record.update(notice_record(entry.notice))
+            packed = _head(1) + map_of(begun, encoded(notice_record(entry.notice)))
         elif entry.observations:
+            first, *others = entry.observations
             writer = Writer(entry)
-            for observation in entry.observations:
-                writer.write(observation, record)
-                record = {}
-                records.append(record)
-            records.pop()
-        packed = cbor2.dumps(records)
+            records = [writer.write(first, begun)]
+            records += map(writer.write, others)
+            packed = _head(len(records)) + b"".join(records)
+        else:
+            packed = _head(1) + map_of(begun)
     except (cbor2.CBOREncodeError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, DeliveryError):
             raise
@@ -150,13 +142,16 @@ def join(packed: Sequence[bytes]) -> bytes:
         records, size = _array_head(one)
         count += records
         bodies.append(one[size:])
+    return b"".join((_head(count), *bodies))
+
+
+def _head(count: int) -> bytes:
+    """The head of an array of ``count`` records."""
     if not 0 < count < 65536:
         raise DeliveryError("a delivery holds 1 to 65535 records")
     if count < 24:
-        head = bytes([0x80 | count])
-    else:
-        head = bytes([0x98, count]) if count < 256 else bytes([0x99, count >> 8, count & 255])
-    return b"".join((head, *bodies))
+        return bytes([0x80 | count])
+    return bytes([0x98, count]) if count < 256 else bytes([0x99, count >> 8, count & 255])
 
 
 def _array_head(packed: bytes) -> tuple[int, int]:
