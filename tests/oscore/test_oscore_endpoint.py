@@ -17,10 +17,11 @@ from vitalgate.coap.codec import decode
 from vitalgate.coap.endpoint import MessageEndpoint
 from vitalgate.oscore.context import Parameters, SecurityContext
 from vitalgate.oscore.contexts import Contexts
-from vitalgate.oscore.endpoint import ECHOES, Endpoint
+from vitalgate.oscore.endpoint import Endpoint
 from vitalgate.oscore.errors import SequenceError
 from vitalgate.oscore.option import Header, encode
 from vitalgate.oscore.protect import protect_request
+from vitalgate.oscore.requests import ECHOES
 from vitalgate.oscore.sequence import MemorySequenceStore
 
 
@@ -102,8 +103,8 @@ def test_requests_that_are_never_answered_are_forgotten():
     world.server.respond(event.exchange, CHANGED, world.now)
     assert counted(world, "coap_responses_undelivered", "late") == 1
     assert [type(e) for e in events(world.client)] == [RequestFailed]
-    assert not world.client._sent
-    assert not world.client._outer_of
+    assert not world.client._requests._sent
+    assert len(world.client._requests) == 0
 
 
 def test_the_resources_errors_are_protected():

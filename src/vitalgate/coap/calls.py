@@ -83,7 +83,7 @@ class Calls:
     """Requests of ours that are more than one message, by the application's number."""
 
     __slots__ = (
-        "_back_offs", "_carrier", "_ground", "_tags", "_transfers", "_watches", "counters", "limits", "szx",
+        "_back_offs", "_carrier", "_ground", "_tags", "_transfers", "_watches", "counters", "limits", "ordered", "szx",
     )  # fmt: skip
 
     def __init__(self, ground: Ground, carrier: Carrier) -> None:
@@ -91,6 +91,7 @@ class Calls:
         self._carrier = carrier
         self.counters = ground.counters
         self.limits = ground.limits
+        self.ordered = carrier.protects
         self.szx = szx_of(ground.parameters.block_size)
         self._transfers: dict[int, Transfer] = {}
         self._watches: dict[int, Watch] = {}

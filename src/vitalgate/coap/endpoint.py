@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from vitalgate.coap.blocks import BLOCK_OPTIONS
+from vitalgate.coap.blockserver import BlockServer
 from vitalgate.coap.calls import Calls
 from vitalgate.coap.client import Client
 from vitalgate.coap.codec import HEADER, VERSION_BITS
@@ -16,6 +17,7 @@ from vitalgate.coap.forwarding import Forwarding
 from vitalgate.coap.groupclient import GroupClient
 from vitalgate.coap.message import Message, Type, is_response
 from vitalgate.coap.multicast import GroupPath, GroupServer
+from vitalgate.coap.observe import Observations
 from vitalgate.coap.options import Option, uint_option, uri_path
 from vitalgate.coap.parameters import Limits, Parameters
 from vitalgate.coap.server import FIRST_NON, Server
@@ -213,6 +215,19 @@ class Endpoint:
         """The same for one observer alone, by the token of its request: where what it observes is no resource of a
         site but a proxy's. False where it observes no longer."""
         return self._server.notify_client(path, token, response, now)
+
+    # For a layer above that has blocks and observations of its own
+
+    @property
+    def client(self) -> Client:
+        """What carries single requests (`calls.Carrier`)."""
+        return self._client
+
+    def observations_over(self, blocks: BlockServer) -> Observations:
+        """A list of observers whose notifications go out here, cut up by ``blocks``."""
+        found = Observations(self._core, blocks, self._server.encode)
+        self._core.reset_notification = found.reset
+        return found
 
     def _receive_empty_or_reserved(self, data: bytes, path: Path, first: int, code: int, mid: int) -> None:
         # RFC 7252 sections 4.1 to 4.3: rejected; an Empty Confirmable message is a ping, and Reset its pong.

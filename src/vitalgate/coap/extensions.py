@@ -2,11 +2,12 @@
 No-Response (RFC 7967). Requests without them do not come here, except to have a large response cut up."""
 
 from dataclasses import replace
+from typing import Protocol
 
-from vitalgate.coap.blocks import RESERVED_SZX, block_option
+from vitalgate.coap.blocks import RESERVED_SZX, Block, block_option
 from vitalgate.coap.blockserver import BlockServer
 from vitalgate.coap.message import Code, Message
-from vitalgate.coap.observe import DEREGISTER, REGISTER, Observations
+from vitalgate.coap.observe import DEREGISTER, REGISTER
 from vitalgate.coap.options import Option, uint_option, without_option
 from vitalgate.coap.site import SAFE_METHODS, Route
 from vitalgate.engine import Path
@@ -103,12 +104,25 @@ class Extended:
         return response
 
 
+class Observers(Protocol):
+    """The list of observers, or what a security layer puts in front of it (`observe.Observations`)."""
+
+    def register(
+        self, request: Message, whole: Message, response: Message, route: Route, block: Block | None, path: Path,
+        identity: str, now: float, *, asked: bool,
+    ) -> Message:  # fmt: skip
+        """Enter the client of ``request`` and return ``response`` with the Observe option."""
+
+    def deregister(self, path: Path, token: bytes, now: float) -> None:
+        """Remove the entry of this client and token."""
+
+
 class Extensions:
     """The layers of one server."""
 
     __slots__ = ("blocks", "observations")
 
-    def __init__(self, blocks: BlockServer, observations: Observations) -> None:
+    def __init__(self, blocks: BlockServer, observations: Observers) -> None:
         self.blocks = blocks
         self.observations = observations
 

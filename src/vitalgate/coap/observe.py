@@ -239,6 +239,10 @@ class Observations:
         self.changed(found, now)
         return True
 
+    def waits_for(self, exchange: int) -> bool:
+        """True where `respond` is awaited for this exchange."""
+        return exchange in self._deferred
+
     def concluded(self, observation: Observation, now: float) -> None:
         """A Confirmable notification was acknowledged."""
         observation.transmission = None

@@ -58,8 +58,8 @@ class Server:
 
     __slots__ = (
         "_block_bytes", "_core", "_counters", "_deduplication", "_echo", "_exchanges", "_extensions", "_gate",
-        "_known", "_known_count", "_lifetime", "_max_bytes", "_max_token", "_mid_base", "_most", "_option_bytes",
-        "_outgoing", "_peers", "_site", "_trusted",
+        "_known", "_known_count", "_lifetime", "_max_bytes", "_max_token", "_mid_base", "_most", "_observations",
+        "_option_bytes", "_outgoing", "_peers", "_site", "_trusted",
     )  # fmt: skip
 
     def __init__(
@@ -90,12 +90,14 @@ class Server:
         self._known_count = 0
         self._option_bytes: dict[Options, bytes] = {(): b""}
         self._extensions: Extensions | None = None
+        self._observations: Observations | None = None
         self._block_bytes = UNLIMITED
         if extensions:
             blocks = BlockServer(core)
-            self._extensions = Extensions(blocks, Observations(core, blocks, self._bytes))
+            self._observations = Observations(core, blocks, self._bytes)
+            self._extensions = Extensions(blocks, self._observations)
             self._block_bytes = core.parameters.block_size
-            core.reset_notification = self._extensions.observations.reset
+            core.reset_notification = self._observations.reset
         if site is not None:
             site.on_change.append(self._forget_known)
             if extensions:
@@ -150,7 +152,7 @@ class Server:
             raise ValueError(f"code {response.code} is no response's")
         found = self._exchanges.pop(exchange, None)
         if found is None:
-            if self._extensions is not None and self._extensions.observations.respond(exchange, response, now):
+            if self._observations is not None and self._observations.respond(exchange, response, now):
                 return
             self._counters.add("coap_responses_undelivered", "late")
             return
@@ -196,13 +198,17 @@ class Server:
         self, resource: tuple[bytes, ...], now: float, response: Message | None = None, confirmable: bool | None = None
     ) -> int:
         """The state of a resource changed: send notifications to who observes it, and return how many do."""
-        if self._extensions is None:
+        if self._observations is None:
             return 0
-        return self._extensions.observations.notify(resource, now, response, confirmable=confirmable)
+        return self._observations.notify(resource, now, response, confirmable=confirmable)
 
     def notify_client(self, path: Path, token: bytes, response: Message, now: float) -> bool:
         """Give one observer the newest state; False where it observes no longer."""
-        return self._extensions is not None and self._extensions.observations.notify_one(path, token, response, now)
+        return self._observations is not None and self._observations.notify_one(path, token, response, now)
+
+    def encode(self, bits: int, mid: int, token: bytes, message: Message) -> bytes:
+        """``message`` as a datagram, with ``bits`` for version and type."""
+        return self._bytes(bits, mid, token, message)
 
     @property
     def extensions(self) -> Extensions | None:

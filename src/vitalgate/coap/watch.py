@@ -28,6 +28,9 @@ def is_newer(number: int, now: float, last: int, then: float) -> bool:
 class Watches(Blocks, Protocol):
     """What observations share."""
 
+    ordered: bool
+    """True where what comes is the newest anyway: a security layer refused what is older (RFC 8613 section 7.4.1)."""
+
     def subscribe(
         self, request: Message, path: Path, identity: str, now: float, owner: Owner, *, confirmable: bool
     ) -> int:
@@ -157,7 +160,12 @@ class Watch:
     def _take(self, response: Message, now: float) -> None:
         self._watches.counters.add("coap_notifications_received")
         number = uint_option(response, Option.OBSERVE) or 0
-        if self._last is not None and not self._renewing and not is_newer(number, now, self._last, self._last_at):
+        if not (
+            self._last is None
+            or self._renewing
+            or self._watches.ordered
+            or is_newer(number, now, self._last, self._last_at)
+        ):
             self._watches.counters.add("coap_notifications_stale")
             return
         # What answers a registration counts whatever its number: the server may have started again meanwhile.

@@ -2,18 +2,22 @@
 
 Two layers: the outer one is a `coap.Endpoint` that carries OSCORE messages and knows nothing of their content; here
 they are verified and protected, and the requests inside answered. It fails closed: what has no context is not sent, and
-the response to a protected request never leaves unprotected.
+the response to a protected request never leaves unprotected. Blocks (RFC 8613 section 4.1.3.4.1) and observations
+(section 4.1.3.5) are inside, on top of this (`inner`, `requests`). What is not there: outer blocks, which only a proxy
+would make, No-Response (every request is answered), and any of these for what is sent in clear.
 """
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Collection
+from typing import NamedTuple
 
+from vitalgate.coap.core import Core
 from vitalgate.coap.endpoint import Endpoint as CoapEndpoint
-from vitalgate.coap.events import Event, Failure, RequestFailed, RequestReceived, ResponseReceived
+from vitalgate.coap.events import Event, RequestReceived
 from vitalgate.coap.message import Message, is_request, is_response
-from vitalgate.coap.options import Option, Use, check_options
+from vitalgate.coap.observe import Resource, Seal
+from vitalgate.coap.options import Option, uri_path
 from vitalgate.coap.parameters import Limits, Parameters
 from vitalgate.coap.site import Site
 from vitalgate.counters import Counters
@@ -21,48 +25,37 @@ from vitalgate.engine import Datagram, Path, Randomness, Wall
 from vitalgate.oscore.context import SecurityContext
 from vitalgate.oscore.contexts import Contexts
 from vitalgate.oscore.errors import OscoreError, ProtectionError, Refusal, answer
-from vitalgate.oscore.inner import InnerSite
+from vitalgate.oscore.inner import InnerSite, Pending
 from vitalgate.oscore.option import Header, decode
 from vitalgate.oscore.outer import OuterSite
-from vitalgate.oscore.protect import (
-    Binding,
-    protect_request,
-    protect_response,
-    unprotect_request,
-    unprotect_response,
-)
-from vitalgate.oscore.recovery import challenge_in, synchronise, with_echo
+from vitalgate.oscore.protect import Binding, protect_response, unprotect_request
+from vitalgate.oscore.recovery import synchronise
+from vitalgate.oscore.requests import Requests
 
 UNDERSTOOD = frozenset((int(Option.OSCORE),))
-ECHOES = 3
-"""Challenges answered for one request: the server may restart and a resource want freshness. The next is handed on."""
-
-
-class _Sent:
-    """A request of ours under way. ``context`` None: it went unprotected, because the application said so."""
-
-    __slots__ = ("binding", "confirmable", "context", "echoes", "exchange", "request", "response")
-
-    def __init__(self, exchange: int, request: Message, context: SecurityContext | None, *, confirmable: bool) -> None:
-        self.exchange = exchange
-        self.request = request
-        self.context = context
-        self.confirmable = confirmable
-        self.binding: Binding | None = None
-        self.response: Message | None = None  # verified, until the outer endpoint tells of it
-        self.echoes = 0  # challenges answered
 
 
 class _Waiting:
-    """A request that the application answers later. ``context`` None: it came unprotected, as its path may."""
+    """What the application answers later. ``secured`` None: a request that came unprotected, as its path may, or a
+    notification (``notifies``), which is protected when it goes out."""
 
-    __slots__ = ("binding", "context", "ends", "outer")
+    __slots__ = ("ends", "notifies", "outer", "path", "secured")
 
-    def __init__(self, outer: int, context: SecurityContext | None, binding: Binding | None, ends: float) -> None:
+    def __init__(self, outer: int, path: Path, secured: "_Secured | None", ends: float, *, notifies: bool) -> None:
         self.outer = outer
-        self.context = context
-        self.binding = binding
+        self.path = path
+        self.secured = secured
         self.ends = ends
+        self.notifies = notifies
+
+
+class _Secured(NamedTuple):
+    """A verified request that the application is to answer: the message it came in, and what its answer needs."""
+
+    message: Message
+    pending: Pending
+    context: SecurityContext
+    binding: Binding
 
 
 class Endpoint:
@@ -92,10 +85,10 @@ class Endpoint:
     ) -> None:
         self.contexts = contexts
         self.counters = Counters() if counters is None else counters
-        self._inner = InnerSite(site, understands)
         self._randomness = randomness
         self._lifetime = parameters.exchange_lifetime
-        self._response_understood = understands
+        self._core = Core(parameters, limits, self.counters, randomness, understands)
+        """For what is inside the protection: its timers, events and numbers."""
         outer_site = OuterSite(site, unprotected, self._receive_protected, self.counters, randomness)
         self._outer = CoapEndpoint(
             parameters=parameters,
@@ -110,13 +103,12 @@ class Endpoint:
             accepts=self._accepts,
             extensions=False,  # they belong inside the protection
         )
-        self._events: deque[Event] = deque()
-        self._exchange = 0
-        self._sent: dict[int, _Sent] = {}  # by the outer endpoint's number
-        self._outer_of: dict[int, int] = {}  # our number of a request under way -> the outer endpoint's
+        self._requests = Requests(contexts, self._core, self._outer.client, understands)
+        self._calls = self._requests.calls
+        self._inner = InnerSite(site, understands, self._core, self._outer, self._seal)
         self._waiting: dict[int, _Waiting] = {}  # by our number, in order of `ends`
-        # Set while the outer endpoint hands a request on: the outer message, what it holds, and what it is bound to.
-        self._deferred: tuple[Message, Message, SecurityContext, Binding] | None = None
+        # Set while the outer endpoint hands a request on.
+        self._deferred: _Secured | None = None
 
     # The engine's five calls
 
@@ -132,20 +124,22 @@ class Endpoint:
 
     def next_timeout(self) -> float | None:
         """The one deadline that matters next, or None."""
-        outer, contexts = self._outer.next_timeout(), self.contexts.next_timeout()
-        if outer is None or contexts is None:
-            return contexts if outer is None else outer
-        return min(outer, contexts)
+        first = None
+        for due in (self._outer.next_timeout(), self.contexts.next_timeout(), self._core.timers.next()):
+            if due is not None and (first is None or due < first):
+                first = due
+        return first
 
     def handle_timeout(self, now: float) -> None:
         """A deadline has passed; harmless when it has not."""
         self._expire(now)
         self._outer.handle_timeout(now)
+        self._core.timers.run(now)
         self._drain(now)
 
     def next_event(self) -> Event | None:
         """Take the oldest event, or None."""
-        return self._events.popleft() if self._events else None
+        return self._core.events.popleft() if self._core.events else None
 
     # The application's
 
@@ -156,31 +150,43 @@ class Endpoint:
         A response that does not verify is ignored; a 4.01 with Echo is answered, up to `ECHOES` times. ValueError for
         what is no request."""
         _require_request(request)
-        context = self.contexts.named(identity) if identity else self.contexts.towards(path)
-        exchange = self._new_exchange()
-        if context is None:
-            self.counters.add("oscore_not_protected", "no-context")
-            self._fail(exchange, path, Failure.PROTECTION)
-        else:
-            sent = _Sent(exchange, request, context, confirmable=confirmable)
-            self._send(sent, context, request, path, now)
+        exchange = self._calls.request(request, path, now, identity=identity, confirmable=confirmable)
+        if exchange is None:
+            exchange = self._requests.request(request, path, identity, now, confirmable=confirmable)
         self._drain(now)
         return exchange
 
     def request_unprotected(self, request: Message, path: Path, now: float, *, confirmable: bool = True) -> int:
-        """Send a request in clear, as enrolment needs; otherwise like `request`."""
+        """Send a request in clear and in one message, as enrolment needs; otherwise like `request`."""
         _require_request(request)
-        sent = _Sent(self._new_exchange(), request, None, confirmable=confirmable)
-        self._track(sent, self._outer.request(request, path, now, confirmable=confirmable))
+        exchange = self._requests.request_unprotected(request, path, now, confirmable=confirmable)
         self._drain(now)
-        return sent.exchange
+        return exchange
+
+    def observe(self, request: Message, path: Path, now: float, *, confirmable: bool = True, identity: str = "") -> int:
+        """Observe a resource under protection; see `coap.Endpoint.observe`, and `request` for ``identity``."""
+        exchange = self._calls.observe(request, path, now, identity=identity, confirmable=confirmable)
+        self._drain(now)
+        return exchange
+
+    def deregister(self, exchange: int, now: float) -> None:
+        """End an observation by asking the server to; see `coap.Endpoint.deregister`."""
+        self._calls.deregister(exchange, now)
+        self._drain(now)
 
     def cancel(self, exchange: int, now: float) -> None:
-        """Lose interest in a request: `RequestFailed` with `Failure.CANCELLED`; nothing where it has ended."""
-        outer = self._outer_of.get(exchange)
-        if outer is not None:
-            self._outer.cancel(outer, now)
-            self._drain(now)
+        """Lose interest in a request or an observation: `RequestFailed` with `Failure.CANCELLED`; nothing where it has
+        ended."""
+        if not self._calls.cancel(exchange, now):
+            self._requests.cancel(exchange, now)
+        self._drain(now)
+
+    def notify(self, path: str, now: float, response: Message | None = None, *, confirmable: bool | None = None) -> int:
+        """Say that the state of resource ``path`` changed; see `coap.Endpoint.notify`."""
+        segments: Resource = tuple(segment for _, segment in uri_path(path))
+        count = self._inner.notify(segments, now, response, confirmable)
+        self._drain(now)
+        return count
 
     def respond(self, exchange: int, response: Message, now: float) -> None:
         """Answer a `RequestReceived`, protected if it was. One that nobody waits for any more is counted and dropped,
@@ -190,13 +196,18 @@ class Endpoint:
         waiting = self._waiting.pop(exchange, None)
         if waiting is None:
             self.counters.add("coap_responses_undelivered", "late")
-        elif waiting.context is None or waiting.binding is None:
+        elif waiting.notifies:
+            if not self._inner.respond(waiting.outer, response, now):
+                self.counters.add("coap_responses_undelivered", "late")
+        elif waiting.secured is None:
             self._outer.respond(waiting.outer, response, now)
-        elif waiting.context not in self.contexts:
+        elif waiting.secured.context not in self.contexts:
             self.counters.add("oscore_not_protected", "revoked")
             self._outer.respond(waiting.outer, answer(Refusal.NO_CONTEXT), now)
         else:
-            self._outer.respond(waiting.outer, self._protected(waiting.context, waiting.binding, response), now)
+            _, pending, context, binding = waiting.secured
+            response = self._inner.finish(pending, response, waiting.path, context, binding, now)
+            self._outer.respond(waiting.outer, self._protected(context, binding, response), now)
 
     # Requests of peers
 
@@ -215,11 +226,21 @@ class Endpoint:
             self.counters.add("oscore_challenges")
             return challenge
         self.counters["oscore_requests_verified"] += 1
-        response = self._inner.answer(request, path, context.name, now)
-        if response is None:
-            self._deferred = message, request, context, binding
+        response = self._inner.answer(request, path, context, binding, now)
+        if isinstance(response, Pending):
+            self._deferred = _Secured(message, response, context, binding)
             return None
         return self._protected(context, binding, response)
+
+    def _seal(self, context: SecurityContext, binding: Binding) -> Seal:
+        # Notifications go out long after their request: under its binding, while its context is in service.
+        def seal(notification: Message, _now: float) -> Message:
+            if context not in self.contexts:
+                self.counters.add("oscore_not_protected", "revoked")
+                return answer(Refusal.NO_CONTEXT)
+            return self._protected(context, binding, notification)
+
+        return seal
 
     def _verify(self, message: Message) -> tuple[SecurityContext, Message, Binding]:
         header = decode(message.option(Option.OSCORE) or b"")
@@ -240,92 +261,30 @@ class Endpoint:
             self.counters.add("oscore_not_protected", "response")
             return answer(Refusal.UNAVAILABLE)
 
-    # Requests of ours
+    # What the outer endpoint tells
 
-    def _send(self, sent: _Sent, context: SecurityContext, request: Message, path: Path, now: float) -> None:
-        try:
-            protected, sent.binding = protect_request(context, request)
-            outer = self._outer.request(protected, path, now, confirmable=sent.confirmable)
-        except ProtectionError:
-            self.counters.add("oscore_not_protected", "request")
-            self._fail(sent.exchange, path, Failure.PROTECTION)
-        else:
-            self._track(sent, outer)
-
-    def _track(self, sent: _Sent, outer: int) -> None:
-        self._sent[outer] = sent
-        self._outer_of[sent.exchange] = outer
-
-    def _accepts(self, outer: int, response: Message, _path: Path) -> bool:
-        """Whether a response may end its exchange (section 8.4). An error without OSCORE option may: it is how a server
-        says that it has no context, or how the CoAP layer asks for Echo. All else that does not verify is ignored."""
-        sent = self._sent.get(outer)
-        if sent is None or sent.context is None or sent.binding is None:
-            return sent is not None
-        if response.option(Option.OSCORE) is None and response.code >= 0x80:
-            return True
-        try:
-            if sent.context not in self.contexts:
-                raise OscoreError(Refusal.NO_CONTEXT)
-            sent.response = unprotect_response(sent.context, sent.binding, response)
-        except OscoreError as error:
-            self.counters.add("oscore_responses_ignored", error.refusal.value)
-            return False
-        return True
+    def _accepts(self, outer: int, response: Message, path: Path) -> bool:
+        return self._requests.accepts(outer, response, path)
 
     def _drain(self, now: float) -> None:
-        """Turn the outer endpoint's events into ours."""
+        """Turn the outer endpoint's events into ours. Responses do not come this way: `Requests` owns them."""
         while (event := self._outer.next_event()) is not None:
             if isinstance(event, RequestReceived):
                 self._hand_on(event, now)
-            elif isinstance(event, ResponseReceived | RequestFailed):
-                sent = self._sent.pop(event.exchange)
-                self._outer_of.pop(sent.exchange, None)
-                if isinstance(event, RequestFailed):
-                    self._fail(sent.exchange, event.path, event.reason)
-                else:
-                    self._end(sent, event, now)
         self._deferred = None
 
     def _hand_on(self, event: RequestReceived, now: float) -> None:
-        exchange = self._new_exchange()
-        if self._deferred is not None and self._deferred[0] is event.request:
-            _, request, context, binding = self._deferred
-            self._waiting[exchange] = _Waiting(event.exchange, context, binding, now + self._lifetime)
-            self._events.append(RequestReceived(exchange, request, event.path, context.name))
+        exchange = self._core.new_exchange()
+        secured = self._deferred
+        notifies = self._inner.waits_for(event.exchange)
+        request, identity = event.request, event.identity
+        if secured is None or secured.message is not event.request:
+            secured = None
         else:
-            self._waiting[exchange] = _Waiting(event.exchange, None, None, now + self._lifetime)
-            self._events.append(RequestReceived(exchange, event.request, event.path, ""))
-
-    def _end(self, sent: _Sent, event: ResponseReceived, now: float) -> None:
-        if sent.context is None:
-            self._events.append(ResponseReceived(sent.exchange, event.response, event.path))
-            return
-        response = sent.response
-        if response is None:  # an error in clear: who sent it is not known, but the request is not going on
-            self.counters.add("oscore_errors_received")
-            self._fail(sent.exchange, event.path, Failure.PROTECTION)
-            return
-        echo = challenge_in(response)
-        if echo is not None and sent.echoes < ECHOES:
-            # Appendix B.1.2: the server lost its window; the same request again, under a number of its own.
-            self.counters.add("oscore_echoes_answered")
-            sent.echoes += 1
-            sent.response = None
-            self._send(sent, sent.context, with_echo(sent.request, echo), event.path, now)
-            return
-        response.options, bad = check_options(response.options, Use.RESPONSE, self._response_understood)
-        if bad:
-            self._fail(sent.exchange, event.path, Failure.REJECTED)
-        else:
-            self._events.append(ResponseReceived(sent.exchange, response, event.path))
-
-    def _fail(self, exchange: int, path: Path, reason: Failure) -> None:
-        self._events.append(RequestFailed(exchange, path, reason))
-
-    def _new_exchange(self) -> int:
-        self._exchange += 1
-        return self._exchange
+            request, identity = secured.pending.request, secured.context.name
+        ends = now + self._lifetime
+        self._waiting[exchange] = _Waiting(event.exchange, event.path, secured, ends, notifies=notifies)
+        self._core.tell(RequestReceived(exchange, request, event.path, identity))
 
     def _expire(self, now: float) -> None:
         self.contexts.handle_timeout(now)

@@ -3,13 +3,13 @@
 from cryptography.exceptions import InvalidTag
 
 from vitalgate.coap.message import Code, Message, Options, is_request, is_response
-from vitalgate.coap.options import Option, sort_options
+from vitalgate.coap.options import Option, sort_options, with_option
 from vitalgate.oscore.classes import OUTER_ONLY
 from vitalgate.oscore.context import SecurityContext
 from vitalgate.oscore.errors import OscoreError, ProtectionError, Refusal
 from vitalgate.oscore.option import Header, decode, encode, partial_iv
+from vitalgate.oscore.plaintext import Split, split
 from vitalgate.oscore.plaintext import decode as decode_plaintext
-from vitalgate.oscore.plaintext import split
 
 
 class Binding:
@@ -87,8 +87,12 @@ def protect_response(
     """The OSCORE message for ``response`` to the bound request (section 8.3).
 
     The request's nonce serves one response; every other, and any with ``own_piv``, takes a sequence number of ours.
+    A notification's Observe value is outside, inside it is empty (section 4.1.3.5.2).
     Raises `ProtectionError` (`SequenceError`); nothing may be sent then."""
     parts = split(response)
+    if parts.observe:
+        inside = Message(response.code, with_option(response.options, Option.OBSERVE, b""), response.payload)
+        parts = Split(split(inside).plaintext, parts.outer, parts.observe)
     sender = context.sender
     _fits(context, parts.plaintext)
     if own_piv or binding.nonce_used:
