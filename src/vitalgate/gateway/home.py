@@ -12,6 +12,7 @@ from pathlib import Path
 from vitalgate.gateway.files import write_atomic
 from vitalgate.gateway.secrets import Keystore, MasterKey, SecretsError
 from vitalgate.gateway.settings import MasterKeySource, Storage
+from vitalgate.oscore.errors import SequenceError
 from vitalgate.oscore.sequence import FileSequenceStore
 
 KEYS = "keys.sealed"
@@ -77,8 +78,14 @@ class Home:
             ) from error
 
     def sequences(self) -> FileSequenceStore:
-        """The send counters; one process at a time. Raises `SequenceError`."""
-        return FileSequenceStore(_folder(self.state / SEQUENCES))
+        """The send counters; one process at a time. Raises `SequenceError`, `HomeError` while a program runs here."""
+        try:
+            return FileSequenceStore(_folder(self.state / SEQUENCES))
+        except SequenceError as error:
+            now = running(self.state)
+            if now is None:
+                raise
+            raise HomeError(f"{error}: process {now.pid} runs here already; stop that one first") from error
 
     def announce(self, listeners: dict[str, str]) -> None:
         """Say that this process runs and where it listens."""

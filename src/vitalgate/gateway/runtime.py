@@ -20,14 +20,15 @@ from vitalgate.gateway.engine import (
 )
 from vitalgate.gateway.files import write_atomic
 from vitalgate.gateway.home import BINDINGS, SPOOL, Home
-from vitalgate.gateway.link import KeysRefused, KeysRenewed, Link
+from vitalgate.gateway.link import KeysRefused, KeysRenewed, Link, NotEnrolledError
 from vitalgate.gateway.secrets import SecretsError
 from vitalgate.gateway.settings import Device, GatewaySettings
 from vitalgate.gateway.spool import Spool
 from vitalgate.gateway.storage import EntriesDropped, SpoolBounds, SpoolFailing, SpoolOpened, SpoolRecovered
 from vitalgate.gateway.uplink import EntryRefused, LinkDown, LinkUp, UplinkParameters
-from vitalgate.gateway.vault import GatewayVault
+from vitalgate.gateway.vault import GatewayVault, Standing
 from vitalgate.net.exposition import CONTENT_TYPE, Gauge, exposition
+from vitalgate.net.stacks import STACKS
 from vitalgate.net.status import StatusServer
 from vitalgate.net.stream import SerialLine, TcpListener
 from vitalgate.net.udp import AddressError, UdpDriver, client_socket, resolve
@@ -78,7 +79,10 @@ class _Port:
 
 
 class GatewayRuntime:
-    """Starts, runs and stops a gateway inside a running event loop."""
+    """Starts, runs and stops a gateway inside a running event loop.
+
+    Raises `NotEnrolledError`, `HomeError` when it runs already, `AddressError`, and what spool and key stores document.
+    """
 
     def __init__(self, settings: GatewaySettings, home: Home) -> None:
         self.settings = settings
@@ -90,6 +94,12 @@ class GatewayRuntime:
         self._driver: UdpDriver | None = None
         self._status: StatusServer | None = None
         self._timer: asyncio.TimerHandle | None = None
+        _, path = resolve(*settings.uplink.cloud)
+        vault = GatewayVault(home.keys, home.session_keys)
+        enrolled = vault.enrolment()
+        if enrolled is None and STACKS[settings.uplink.stack].protects:
+            # before the spool opens: its next opening would tell of a crash that there was not
+            raise NotEnrolledError(f"this gateway is {Standing.NOT_ENROLLED.value}")
         self._bindings = BindingFile(home.data / BINDINGS, home.keys)
         self._sequences = home.sequences()
         bounds = SpoolBounds(max_bytes=settings.spool.max_bytes, max_entries=settings.spool.max_entries)
@@ -102,9 +112,6 @@ class GatewayRuntime:
             counters=self.counters,
             ledger=settings.ledger,
         )
-        _, path = resolve(*settings.uplink.cloud)
-        vault = GatewayVault(home.keys, home.session_keys)
-        enrolled = vault.enrolment()
         self._link = Link(
             self._spool,
             vault,
@@ -202,7 +209,7 @@ class GatewayRuntime:
             port.writer = line = SerialLine(device.port, kind.serial, port, self.counters)
             if line.error:
                 self.log.warning("line not open yet", port=name, reason=line.error)
-            self.listeners[f"{device.kind} on"] = name
+            self.listeners[f"{device.kind} on {name}"] = "serial line"
             return
         assert device.listen is not None, "the settings see to it"
         listener = TcpListener(port, device.allow, counters=self.counters)
@@ -213,7 +220,7 @@ class GatewayRuntime:
         self.engine.add_port(name, kind, time.monotonic())
         port.writer = listener
         self._ports.append(port)
-        self.listeners[f"{device.kind} on"] = f"{host}:{number}"
+        self.listeners[f"{device.kind} on {name}"] = f"{host}:{number}"
 
     def _on_turn(self, now: float) -> None:
         for port in self._ports:
