@@ -88,10 +88,10 @@ class World:
     def code(self, **more):
         return create_code(self.store, self.wall, randomness=random.Random(next(self._seeds)).randbytes, **more)
 
-    def post(self, kind, payload, *, code=Code.POST, options=((12, b"\x3c"),)):
+    def post(self, kind, payload, *, code=Code.POST, options=((12, b"\x3c"),), source="198.51.100.7"):
         """One request to /enroll or /rekey; returns the response."""
         handler = self.service.enroll if kind == handshake.ENROL else self.service.rekey
-        response = handler(Message(code, options, payload), ("198.51.100.7", 5683), "", self.now)
+        response = handler(Message(code, options, payload), (source, 5683), "", self.now)
         self.take_events()
         self.trace.append((kind, payload, response))
         return response

@@ -30,6 +30,9 @@ def outcomes(world):
     return {key[len(prefix) : -1]: n for key, n in world.service.counters.items() if key.startswith(prefix)}
 
 
+UNBOUNDED = EnrolmentLimits(messages_rate=1e6, messages_burst=1e6, address_rate=1e6, address_burst=1e6)
+
+
 def flip(data, at, bit=1):
     changed = bytearray(data)
     changed[at] ^= bit
@@ -111,7 +114,7 @@ def test_the_same_message_again_gives_the_same_answer_and_changes_nothing():
 
 
 def test_every_truncated_message_is_refused_and_changes_nothing():
-    world = World(limits=EnrolmentLimits(messages_rate=1e6, messages_burst=1e6))
+    world = World(limits=UNBOUNDED)
     gateway = world.gateway()
     exchange = gateway.begin_enrolment(world.code())
     offer = world.post(ENROL, exchange.hello).payload
@@ -128,7 +131,7 @@ def test_every_truncated_message_is_refused_and_changes_nothing():
 
 @pytest.mark.parametrize("kind", [ENROL, REKEY])
 def test_every_flipped_byte_is_refused_and_changes_nothing(kind):
-    world = World(limits=EnrolmentLimits(messages_rate=1e6, messages_burst=1e6))
+    world = World(limits=UNBOUNDED)
     if kind == ENROL:
         gateway = world.gateway()
         exchange = gateway.begin_enrolment(world.code())
@@ -193,7 +196,7 @@ def test_wrong_code_and_unknown_code_get_the_same_small_answer_and_leave_nothing
 
 
 def test_guessing_locks_the_code_for_good():
-    world = World()
+    world = World(limits=UNBOUNDED)
     code = world.code()
     right = EnrolmentCode.from_text(code.text)
     identity = IdentityKey.create()

@@ -255,23 +255,40 @@ def test_cloud_side_rotation_ends_the_session_so_that_the_gateway_makes_a_new_on
 
 def test_a_flood_is_bounded_and_answered():
     world = World()
-    junk = [world.post(ENROL, bytes([n % 256]) * 50).code for n in range(1000)]
+    junk = [world.post(ENROL, bytes([n % 256]) * 50, source=f"198.51.100.{n % 250}").code for n in range(1000)]
     assert set(junk) == {Code.BAD_REQUEST, Code.TOO_MANY_REQUESTS}
     assert junk.count(Code.BAD_REQUEST) == world.limits.messages_burst
     world.pass_time(1)
     gateway = world.gateway()
     code = world.code()
-    answers = [world.post(ENROL, gateway.begin_enrolment(code).hello) for _ in range(60)]
+    answers = [world.post(ENROL, gateway.begin_enrolment(code).hello, source=f"203.0.113.{n}") for n in range(60)]
     assert [a.code for a in answers].count(Code.CHANGED) == world.limits.proofs_burst
     assert answers[-1].code == Code.TOO_MANY_REQUESTS
     assert answers[-1].option(14) == b"\x05"
     world.pass_time(10)
     for _ in range(10):
         world.pass_time(5)
-        for _ in range(20):
-            assert world.post(ENROL, gateway.begin_enrolment(code).hello).code == Code.CHANGED
+        for n in range(20):
+            hello = gateway.begin_enrolment(code).hello
+            assert world.post(ENROL, hello, source=f"203.0.113.{n}").code == Code.CHANGED
     assert len(world.service._offers) == world.limits.offers_kept
     assert not world.store.identities()
+
+
+def test_one_host_that_floods_keeps_no_gateway_from_making_keys():
+    world = World()
+    gateway, context = world.enrolled()
+    for second in range(20):
+        world.pass_time(1)
+        junk = [world.post(REKEY, bytes(50), source="192.0.2.66").code for _ in range(300)]
+        assert junk.count(Code.BAD_REQUEST) <= (
+            world.limits.address_burst if second == 0 else world.limits.address_rate
+        )
+        context = gateway.adopt(world.run(gateway.begin_rekey()))
+        assert world.accepts(context)
+    for number in range(2 * world.limits.addresses):
+        world.post(REKEY, b"", source=f"host-{number}")
+    assert len(world.service._addresses) == world.limits.addresses
 
 
 def test_wrong_method_and_format():

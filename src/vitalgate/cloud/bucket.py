@@ -1,4 +1,6 @@
-"""A token bucket: how much of something unverified peers may cause."""
+"""Token buckets: how much of something peers may cause, all together or each address for itself."""
+
+from collections import OrderedDict
 
 
 class TokenBucket:
@@ -21,3 +23,28 @@ class TokenBucket:
             return False
         self._tokens -= 1
         return True
+
+
+class AddressBuckets:
+    """A `TokenBucket` an address, in a table of ``places`` that forgets the address silent longest."""
+
+    __slots__ = ("_addresses", "_burst", "_places", "_rate")
+
+    def __init__(self, rate: float, burst: float, places: int) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._places = places
+        self._addresses: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._addresses)
+
+    def take(self, address: str, now: float) -> bool:
+        """Take one of the address's tokens; False when it has none."""
+        bucket = self._addresses.get(address)
+        if bucket is None:
+            if len(self._addresses) >= self._places:
+                self._addresses.popitem(last=False)
+            bucket = self._addresses[address] = TokenBucket(self._rate, self._burst)
+        self._addresses.move_to_end(address)
+        return bucket.take(now)

@@ -16,7 +16,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from vitalgate.cloud.bucket import TokenBucket
+from vitalgate.cloud.bucket import AddressBuckets, TokenBucket
 from vitalgate.cloud.enrolment import (
     MAX_IDENTITIES,
     CodeRecord,
@@ -65,6 +65,12 @@ class EnrolmentLimits:
     messages_rate: float = 100.0
     """Messages looked at; beyond that 4.29."""
     messages_burst: float = 200.0
+    address_rate: float = 10.0
+    """Messages looked at of one address; beyond that 4.29. An address has shown by Echo that it receives; so one
+    host cannot use up what all may cause and keep every gateway from making keys."""
+    address_burst: float = 50.0
+    addresses: int = 4096
+    """Addresses told apart; the one silent longest is forgotten first."""
     proofs_rate: float = 20.0
     """Messages whose MAC holds and that cost public-key work; beyond that 4.29."""
     proofs_burst: float = 40.0
@@ -115,6 +121,7 @@ class EnrolmentService:
         self._wall = wall
         self._no_code_key = randomness(32)  # what a MAC is checked against when there is no such code: never holds
         self._tickets = TicketBox(self.limits.ticket_life, randomness)
+        self._addresses = AddressBuckets(self.limits.address_rate, self.limits.address_burst, self.limits.addresses)
         self._messages = TokenBucket(self.limits.messages_rate, self.limits.messages_burst)
         self._proofs = TokenBucket(self.limits.proofs_rate, self.limits.proofs_burst)
         self._offers: OrderedDict[tuple[bytes, int], tuple[float, bytes]] = OrderedDict()
@@ -132,15 +139,15 @@ class EnrolmentService:
 
     def enroll(self, request: Message, path: Path, identity: str, now: float) -> Message:
         """POST /enroll: messages 1 and 3 of an enrolment."""
-        return self._handle(handshake.ENROL, request, now)
+        return self._handle(handshake.ENROL, request, path, now)
 
     def rekey(self, request: Message, path: Path, identity: str, now: float) -> Message:
         """POST /rekey: messages 1 and 3 of a rekey."""
-        return self._handle(handshake.REKEY, request, now)
+        return self._handle(handshake.REKEY, request, path, now)
 
-    def _handle(self, kind: int, request: Message, now: float) -> Message:
+    def _handle(self, kind: int, request: Message, path: Path, now: float) -> Message:
         try:
-            label, payload = self._answer(kind, request, now)
+            label, payload = self._answer(kind, request, path, now)
         except _Refused as refused:
             return self._refuse(refused.refusal)
         except HandshakeError:
@@ -156,12 +163,13 @@ class EnrolmentService:
         retry = code in (Code.TOO_MANY_REQUESTS, Code.SERVICE_UNAVAILABLE)
         return Message(code, ((Option.MAX_AGE, bytes([_RETRY_AFTER])),) if retry else (), text)
 
-    def _answer(self, kind: int, request: Message, now: float) -> tuple[str, bytes]:
+    def _answer(self, kind: int, request: Message, path: Path, now: float) -> tuple[str, bytes]:
         if request.code != Code.POST:
             raise _Refused(Refusal.METHOD)
         if request.option(Option.CONTENT_FORMAT) not in (None, _CBOR):
             raise _Refused(Refusal.FORMAT)
-        if not self._messages.take(now):
+        host = str(path[0] if isinstance(path, tuple) else path)  # a host has as many ports as it likes
+        if not (self._addresses.take(host, now) and self._messages.take(now)):
             raise _Refused(Refusal.BUSY)
         if handshake.kind_of(request.payload) == handshake.CONFIRM:
             return "confirmed", self._confirm(kind, request.payload, now)

@@ -1,9 +1,8 @@
 """How often one address may try to sign in."""
 
-from collections import OrderedDict
 from typing import Final
 
-from vitalgate.cloud.bucket import TokenBucket
+from vitalgate.cloud.bucket import AddressBuckets, TokenBucket
 
 MAX_ADDRESSES: Final = 1024
 
@@ -16,9 +15,8 @@ class Throttle:
 
     def __init__(self, per_minute: float, at_once: float) -> None:
         self._rate = per_minute / 60.0
-        self._burst = at_once
-        self._all = TokenBucket(self._rate * 10, self._burst * 10)
-        self._addresses: OrderedDict[str, TokenBucket] = OrderedDict()
+        self._all = TokenBucket(self._rate * 10, at_once * 10)
+        self._addresses = AddressBuckets(self._rate, at_once, MAX_ADDRESSES)
 
     @property
     def retry_after(self) -> int:
@@ -27,10 +25,4 @@ class Throttle:
 
     def admits(self, address: str, now: float) -> bool:
         """Count one try; False when it must not be made."""
-        bucket = self._addresses.get(address)
-        if bucket is None:
-            if len(self._addresses) >= MAX_ADDRESSES:
-                self._addresses.popitem(last=False)
-            bucket = self._addresses[address] = TokenBucket(self._rate, self._burst)
-        self._addresses.move_to_end(address)
-        return bucket.take(now) and self._all.take(now)
+        return self._addresses.take(address, now) and self._all.take(now)
