@@ -21,7 +21,9 @@ def etsi(
         list[str] | None,
         typer.Option(help="What the server calls a resource: RESOURCE=PATH[?QUERY], for example separate=async?2."),
     ] = None,
-    ack_timeout: Annotated[float, typer.Option(min=0.01, help="ACK_TIMEOUT of the client, and of the server as far as OBS_05 waits.")] = 2.0,
+    ack_timeout: Annotated[
+        float, typer.Option(min=0.01, help="ACK_TIMEOUT of the client, and of the server as far as OBS_05 waits.")
+    ] = 2.0,
     timeout: Annotated[float, typer.Option(min=0.1, help="Wait so long for a response, in seconds.")] = 30.0,
     wire: Annotated[bool, typer.Option("--wire", help="Show the datagrams of what failed.")] = False,
     json: JsonFlag = False,
