@@ -23,6 +23,8 @@ from vitalgate.coap.peers import Peer
 from vitalgate.coap.reliability import Transmission
 from vitalgate.engine import Path
 
+_TOO_LARGE = int(Code.REQUEST_ENTITY_TOO_LARGE)
+_BLOCK2 = int(Option.BLOCK2)
 MUTES_ALL = 0b11010
 """No-Response for classes 2, 4 and 5 (RFC 7967 section 2.1)."""
 
@@ -423,7 +425,8 @@ class Client:
             self._hand_on(exchange, owner, message, now)
             return
         calls = core.calls
-        if calls is not None and (message.code >= Code.REQUEST_ENTITY_TOO_LARGE or message.option(Option.BLOCK2)):
+        options = message.options
+        if calls is not None and (message.code >= _TOO_LARGE or (options and options[-1][0] >= _BLOCK2)):
             request = exchange.request
             if calls.continues(request, message, peer.path, now):
                 self._end(exchange, now)

@@ -27,6 +27,7 @@ from vitalgate.engine import Datagram, DatagramEngine, Path, Randomness, Wall
 
 FIRST_ACK = VERSION_BITS | Type.ACK << 4
 FIRST_RST = VERSION_BITS | Type.RST << 4
+_NO_RESPONSE = int(Option.NO_RESPONSE)
 PURGE_EVERY = 1.0
 """Idle endpoints are woken no more often than this, in seconds, to forget what has expired."""
 
@@ -160,7 +161,9 @@ class Endpoint:
             exchange = self._calls.request(request, path, now, confirmable=confirmable)
             if exchange is not None:
                 return exchange
-            quiet = uint_option(request, Option.NO_RESPONSE) or 0
+            options = request.options
+            if options and options[-1][0] >= _NO_RESPONSE:
+                quiet = uint_option(request, _NO_RESPONSE) or 0
         return self._client.request(request, path, now, confirmable=confirmable, quiet=quiet)
 
     def observe(self, request: Message, path: Path, now: float, *, confirmable: bool = True) -> int:
