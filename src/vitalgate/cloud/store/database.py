@@ -51,7 +51,7 @@ class Database:
         self.randomness = randomness
         self.keys = Keys(keys, randomness)
         self.engine = dialect.open_engine(location, busy_timeout_ms=busy_timeout_ms)
-        self._writer = dialect.for_writing(self.engine)
+        self._writer = dialect.for_holding(self.engine)
         self._lock = threading.Lock()
         self._held: tuple[sa.Pool, sa.Connection] | None = None
         try:
@@ -62,7 +62,7 @@ class Database:
 
     def _attach(self) -> None:
         migrate(self.engine)
-        with answering(), self._writer.begin() as connection:
+        with answering(), dialect.for_writing(self.engine).begin() as connection:
             new = connection.execute(sa.select(sa.func.count()).select_from(meta)).scalar() == 0
             self.keys.attach(connection, new=new)
             if new:
@@ -91,10 +91,10 @@ class Database:
         with self._lock, answering():
             connection = self._hold()
             if not self.keys.in_run:
-                with connection.begin():
+                with dialect.transaction(connection):
                     run = self.keys.begin_run(connection)
                 self.keys.use_run(run)
-            with connection.begin():
+            with dialect.transaction(connection):
                 yield connection
 
     def _hold(self) -> sa.Connection:

@@ -6,8 +6,9 @@ NORMAL would lose the last commits). Write transactions start with BEGIN IMMEDIA
 their start and never fail half-way.
 """
 
+import contextlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from vitalgate.cloud.store.errors import Reason, StoreError, StoreUnavailable
 
 BUSY_TIMEOUT_MS: Final = 5_000
 _WRITE: Final = "vitalgate_write"
+_HELD: Final = "vitalgate_held"
 
 PRAGMAS: Final = {
     "journal_mode": "wal",
@@ -83,13 +85,36 @@ def _set_pragmas(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> 
 
 
 def _begin(connection: sa.Connection) -> None:
-    write = connection.get_execution_options().get(_WRITE, False)
-    run_text(connection, "BEGIN IMMEDIATE" if write else "BEGIN")
+    options = connection.get_execution_options()
+    if not options.get(_HELD, False):
+        run_text(connection, "BEGIN IMMEDIATE" if options.get(_WRITE, False) else "BEGIN")
 
 
 def for_writing(engine: sa.Engine) -> sa.Engine:
     """The same engine, whose transactions take the write lock at their start."""
     return engine.execution_options(**{_WRITE: True})
+
+
+def for_holding(engine: sa.Engine) -> sa.Engine:
+    """The same engine, whose connections begin nothing by themselves: their transactions are `transaction`."""
+    return engine.execution_options(**{_HELD: True})
+
+
+@contextlib.contextmanager
+def transaction(connection: sa.Connection) -> Iterator[None]:
+    """One write transaction on a connection of `for_holding`: durable at the end, undone when the block raises.
+
+    SQLAlchemy's own costs as much again as the database takes for a small commit. Raises what SQLAlchemy would.
+    """
+    driver: Any = connection.connection.driver_connection
+    run_text(connection, "BEGIN IMMEDIATE")
+    try:
+        yield
+        run_text(connection, "COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):  # what made it fail is told, and what is not committed goes anyway
+            driver.rollback()
+        raise
 
 
 def unavailable(error: sa.exc.DBAPIError) -> StoreUnavailable | None:
