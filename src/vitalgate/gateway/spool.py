@@ -300,15 +300,14 @@ class Spool:
 
     def commit_is_urgent(self) -> bool:
         """See `SpoolStorage.commit_is_urgent`."""
+        if self._buffer.entries or self._buffer.tickets or self._devices.touched or self._outlet.refusing:
+            return True
         return bool(
-            self._buffer
-            or self._devices.touched
-            or self._outlet.refusing
-            or self._meta
+            self._meta
             or self._runs.changed
             or self._epoch.clean
             or self._failing  # a read failed: only a commit shows that it is over
-            or (len(self._runs) and not self._failing and self._is_roomy())
+            or (len(self._runs) and self._is_roomy())
         )
 
     def commit(self, now: float) -> Committed:

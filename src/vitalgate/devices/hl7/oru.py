@@ -43,6 +43,8 @@ EVENTS: Final = frozenset({"R01", "R30", "R31", "R32", "W01"})
 _NUMBER: Final = re.compile(r"[+-]?(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})", re.ASCII)
 _EUI: Final = re.compile(r"(?:[0-9A-Fa-f]{2}[:-]?){7}[0-9A-Fa-f]{2}", re.ASCII)
 _TEXT_TYPES: Final = frozenset({"ST", "TX", "FT", "IS", "ID", "DT", "TM", "DTM", "TS", "SI", "NR", "DR"})
+_SURVEYED: Final = (*CUFF_MARKS, *RATE_NAMES, *PERIOD_NAMES)
+"""One of these stands in the OBX-3 that `_survey` looks at."""
 _CODED_TYPES: Final = frozenset({"CE", "CWE", "CNE", "CF"})
 
 
@@ -87,6 +89,8 @@ class _Context:
     patient: str = ""
     location: str = ""
     request: Segment | None = None
+    begun: str = ""
+    ended: str = ""
     facets: dict[str, _Facets] = field(default_factory=dict)
     cuffs: set[str] = field(default_factory=set)
     warnings: set[str] = field(default_factory=set)
@@ -124,7 +128,7 @@ def decode(message: Message, received_at: float, hash_: bytes) -> Report:
         elif segment.name == "PV1":
             context.location = _cut("^".join(segment.components(3)).strip("^"), context)
         elif segment.name == "OBR":
-            context.request = segment
+            context.request, context.begun, context.ended = segment, segment.text(7), segment.text(8)
         elif segment.name == "OBX":
             observation = _observation(segment, context)
             if observation is not None:
@@ -139,6 +143,9 @@ def _survey(context: _Context) -> None:
     """The first pass: which VMDs and channels measure with a cuff, and the facets of metrics."""
     for segment in context.message:
         if segment.name != "OBX":
+            continue
+        said = segment.raw(3)
+        if not any(word in said for word in _SURVEYED) and context.message.delimiters.escape not in said:
             continue
         place = segment.raw(4)
         name = segment.text(3, 2)
@@ -297,8 +304,8 @@ def _rate_of_span(count: int, context: _Context) -> Decimal | None:
     """Samples a second, from the time between OBR-7 and OBR-8."""
     if context.request is None:
         return None
-    start, _ = time_from(context.request.text(7), context.zone)
-    end, _ = time_from(context.request.text(8), context.zone)
+    start, _ = time_from(context.begun, context.zone)
+    end, _ = time_from(context.ended, context.zone)
     if start is None or end is None or not 0 < end - start <= 3600:
         return None
     rate = Decimal(count) / Decimal(str(round(end - start, 6)))
@@ -339,10 +346,7 @@ def _flags(segment: Segment, what: Term, context: _Context) -> tuple[Alarm | Non
 
 
 def _device_time(segment: Segment, wave: bool, context: _Context) -> float | None:
-    texts = [segment.text(14)]
-    if context.request is not None:
-        texts += [context.request.text(8), context.request.text(7)] if wave else [context.request.text(7)]
-    for text in texts:
+    for text in (segment.text(14), context.ended if wave else "", context.begun):
         if text:
             at, _ = time_from(text, context.zone)
             if at is not None:
