@@ -127,6 +127,8 @@ class Open12:
         sequence = number & SEQUENCE_MASK
         if not self.window.fresh(sequence):
             raise Discard("replay")
+        if data[start + 1] != 0xFE or data[start + 2] != 0xFD:
+            raise Discard("version")
         with_cid = content_type == _CID
         if with_cid != bool(self._cid):
             raise Discard("cid")
@@ -143,7 +145,7 @@ class Open12:
                 raise Discard("cid")
             aad = self._cid_aad + data[start + 3 : payload - LENGTH_BYTES] + size.to_bytes(2, "big")
         else:
-            aad = _AAD(number, content_type, data[start + 1] << 8 | data[start + 2], size)
+            aad = _AAD(number, content_type, _VERSION, size)
         try:
             content = self._decrypt(nonce, data[payload + explicit : end], aad)
         except InvalidTag:
