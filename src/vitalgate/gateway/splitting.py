@@ -34,7 +34,7 @@ def split(observations: Iterable[Observation], limit: int = MAX_ENTRY_BYTES) -> 
     lanes: dict[TrafficClass, list[Observation]] = {}
     for observation in observations:
         lane = lanes.setdefault(traffic_class(observation), [])
-        if isinstance(observation.value, Samples) and _bound(observation, observation) + _header(observation) > limit:
+        if isinstance(observation.value, Samples) and _bound(observation, observation.value) > limit:
             lane.extend(segments(observation, limit))
         else:
             lane.append(observation)
@@ -88,8 +88,8 @@ def _earlier(time: float, seconds: float) -> float:
 
 
 def _fill(observations: list[Observation], heard_at: float, limit: int) -> list[tuple[Observation, ...]]:
-    """In halves until each fits: by a bound that costs little, and where that says no by the true size."""
-    if len(observations) == 1 or _header(observations[0]) + _together(observations) <= limit:
+    """In halves until each fits."""
+    if len(observations) == 1:
         return [tuple(observations)]
     try:
         fits = len(pack_entry(_entry(observations, heard_at))) <= limit
@@ -108,52 +108,11 @@ def _entry(observations: list[Observation], heard_at: float) -> Entry:
     return entry if first.device else replace(entry, device=_LONGEST_DEVICE)
 
 
-def _header(observation: Observation) -> int:
-    """Bytes that an entry with this observation first takes for its base fields, at most."""
-    return 130 + (len(observation.device) or MAX_LENGTH) + sum(map(_text, _texts(observation)))
-
-
-def _together(observations: list[Observation]) -> int:
-    """Bytes that the observations' records take at most, one behind the other."""
-    before = observations[0]
-    size = 0
-    for observation in observations:
-        size += _bound(observation, before)
-        before = observation
-    return size
-
-
-def _bound(observation: Observation, before: Observation) -> int:
-    """Bytes that the observation's record takes at most behind that of ``before``."""
-    size = 64 + _text(observation.label) + _text(observation.unit)
-    value = observation.value
-    if type(value) is Decimal:
-        if len(digits := str(value)) > 18:
-            size += 2 * len(digits)
-    elif isinstance(value, Samples):
-        size += 60 + len(value.data)
-        size += len(str(value.rate)) + len(str(value.factor)) + len(str(value.origin))
-    elif isinstance(value, str):
-        size += _text(value)
-    if observation.alarm is not None:
-        size += 12 + _text(observation.alarm.text)
-    if observation is before:
-        return size
-    # What is the entry's is written where it changes.
-    if (
-        observation.decoder != before.decoder
-        or observation.patient != before.patient
-        or observation.location != before.location
-    ):
-        size += 21 + sum(map(_text, _texts(observation)))
-    if observation.device_time != before.device_time or observation.clock_offset != before.clock_offset:
-        size += 26
-    return size + (7 if observation.status != before.status else 0)
-
-
-def _texts(observation: Observation) -> tuple[str, str, str]:
-    return observation.decoder, observation.patient, observation.location
-
-
-def _text(text: str) -> int:
-    return len(text) if text.isascii() else 4 * len(text)
+def _bound(observation: Observation, samples: Samples) -> int:
+    """Bytes that an entry with this waveform alone takes at most."""
+    size = 260 + (len(observation.device) or MAX_LENGTH) + len(samples.data)
+    size += len(str(samples.rate)) + len(str(samples.factor)) + len(str(samples.origin))
+    texts = (observation.label, observation.unit, observation.decoder, observation.patient, observation.location)
+    size += sum([len(text) if text.isascii() else 4 * len(text) for text in texts])
+    alarm = observation.alarm
+    return size if alarm is None else size + 12 + 4 * len(alarm.text)

@@ -100,6 +100,11 @@ def decode(raw: bytes) -> Packet:
         raise FrameError("size")
     if (fault := _fault(raw)) is not None:
         raise FrameError(fault[1])
+    return _packet(raw)
+
+
+def _packet(raw: bytes) -> Packet:
+    """The packet of 25 good frames."""
     pleth = tuple(high << 8 | low for high, low in zip(raw[1::FRAME], raw[2::FRAME], strict=True))
     return Packet(raw[0::FRAME], pleth, raw[3::FRAME])
 
@@ -146,8 +151,8 @@ class NoninFraming:
         return Cut(skip=1, reason=reason) if number else Cut(skip=1)
 
     def decode(self, raw: bytes, received_at: float, hash_: bytes) -> Decoded:
-        """The packet's pleth, saturation and pulse rate, and the firmware's revision; raises `FrameError`."""
-        packet = decode(raw)
+        """The packet's pleth, saturation and pulse rate, and the firmware's revision."""
+        packet = _packet(raw)  # `cut` gives good ones alone
         words = bytearray(2 * FRAMES)
         words[0::2] = raw[1::FRAME].translate(_SIGNED)
         words[1::2] = raw[2::FRAME]
