@@ -22,7 +22,8 @@ class History(list[tuple[float, Address, bytes]]):
         at, (source, target), data = captured
         self.datagrams += 1
         self.bytes += len(data)
-        self._hash.update(f"{at!r} {source} {target} {len(data)} ".encode() + data)
+        self._hash.update(f"{at!r} {source} {target} {len(data)} ".encode())
+        self._hash.update(data)
         if self.keeps:
             super().append(captured)
 

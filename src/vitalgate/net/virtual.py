@@ -106,12 +106,13 @@ class VirtualNetwork:
 
     def link(self, source: str, target: str) -> Link:
         """The link from ``source`` to ``target``, made like `default_link` when first asked for."""
-        if (source, target) not in self._links:
+        link = self._links.get((source, target))
+        if link is None:
             model = self.default_link
-            self._links[source, target] = Link(
+            link = self._links[source, target] = Link(
                 model.delay, model.jitter, model.loss, model.duplicate, model.rate, model.queue, model.mtu, model.up
             )
-        return self._links[source, target]
+        return link
 
     def partition(self, one: str, other: str, *, up: bool = False) -> None:
         """Cut (or with ``up=True`` mend) both directions between two hosts."""
@@ -119,7 +120,7 @@ class VirtualNetwork:
 
     def at(self, time: float, action: Callable[[], None]) -> None:
         """Call ``action`` at virtual ``time``."""
-        heapq.heappush(self._heap, (max(time, self.now), next(self._order), action))
+        heapq.heappush(self._heap, (time if time > self.now else self.now, next(self._order), action))
 
     def watch(self, target: Deadline, after: Callable[[float], None]) -> Callable[[], None]:
         """Wake ``target`` (a simulator, say) at its deadlines, then call ``after(now)``; returns a stopping call."""
@@ -141,7 +142,8 @@ class VirtualNetwork:
         heap = self._heap
         while heap and heap[0][0] <= until:
             time, _, action = heapq.heappop(heap)
-            self.now = max(self.now, time)
+            if time > self.now:
+                self.now = time
             action()
         self.now = max(self.now, until)
 
