@@ -142,8 +142,7 @@ class VirtualNetwork:
         heap = self._heap
         while heap and heap[0][0] <= until:
             time, _, action = heapq.heappop(heap)
-            if time > self.now:
-                self.now = time
+            self.now = time  # never before now: `at` sees to it
             action()
         self.now = max(self.now, until)
 
