@@ -133,9 +133,10 @@ class EnrolmentService:
 
     def mount(self, site: Site) -> None:
         """Serve POST /enroll and /rekey, unprotected. Offers are longer than what may go to an unverified address, so
-        an endpoint has the gateway show its address by Echo first (RFC 9175 section 2.4)."""
-        site.add("enroll", self.enroll, methods=[Code.POST], listed=False)
-        site.add("rekey", self.rekey, methods=[Code.POST], listed=False)
+        an endpoint has the gateway show its address by Echo first (RFC 9175 section 2.4). A message that comes twice
+        gets the same answer again, so none is remembered: forged ones take no Message ID from a gateway."""
+        site.add("enroll", self.enroll, methods=[Code.POST], idempotent=True, listed=False)
+        site.add("rekey", self.rekey, methods=[Code.POST], idempotent=True, listed=False)
 
     def enroll(self, request: Message, path: Path, identity: str, now: float) -> Message:
         """POST /enroll: messages 1 and 3 of an enrolment."""

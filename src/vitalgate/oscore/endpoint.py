@@ -89,7 +89,9 @@ class Endpoint:
         self._lifetime = parameters.exchange_lifetime
         self._core = Core(parameters, limits, self.counters, randomness, understands)
         """For what is inside the protection: its timers, events and numbers."""
-        outer_site = OuterSite(site, unprotected, self._receive_protected, self.counters, randomness)
+        outer_site = OuterSite(
+            site, unprotected, self._receive_protected, self._refuse_protected, self.counters, randomness
+        )
         self._outer = CoapEndpoint(
             parameters=parameters,
             limits=limits,
@@ -242,13 +244,26 @@ class Endpoint:
 
         return seal
 
-    def _verify(self, message: Message) -> tuple[SecurityContext, Message, Binding]:
+    def _refuse_protected(self, message: Message) -> Message | None:
+        """The answer to what verifies under no context, or None: whoever cannot see the path cannot name one."""
+        try:
+            self._find(message)
+        except OscoreError as error:
+            self.counters.add("oscore_requests_refused", error.refusal.value)
+            return answer(error.refusal)
+        return None
+
+    def _find(self, message: Message) -> tuple[tuple[SecurityContext, ...], Header]:
         header = decode(message.option(Option.OSCORE) or b"")
         if header.kid is None or not header.piv or not message.payload:
             raise OscoreError(Refusal.MALFORMED)
         contexts = self.contexts.find(header)
         if not contexts:
             raise OscoreError(Refusal.NO_CONTEXT)
+        return contexts, header
+
+    def _verify(self, message: Message) -> tuple[SecurityContext, Message, Binding]:
+        contexts, header = self._find(message)
         if len(contexts) > 1:
             return _first_that_verifies(contexts, message, header)
         request, binding = unprotect_request(contexts[0], message, header)

@@ -11,13 +11,15 @@ from vitalgate.engine import Path, Randomness
 
 class OuterSite(Site):
     """Routes every request with an OSCORE option to ``protected``, a request in clear to the resource of ``site`` where
-    its path is one of ``unprotected`` (tuples of segments), and answers 4.01 to all others."""
+    its path is one of ``unprotected`` (tuples of segments), and answers 4.01 to all others. ``refuses`` gives the
+    answer to an OSCORE message that cannot verify whoever sent it, or None."""
 
     def __init__(
         self,
         site: Site | None,
         unprotected: Collection[tuple[str, ...]],
         protected: Handler,
+        refuses: Callable[[Message], Message | None],
         counters: Counters,
         randomness: Randomness,
     ) -> None:
@@ -25,6 +27,7 @@ class OuterSite(Site):
         self._site = site
         self._open = frozenset(tuple(segment.encode() for segment in path) for path in unprotected)
         self._protected = Route(protected, once=True)  # no two OSCORE messages have the same options
+        self._refuses = refuses
         self._event = Route(_by_event)
         self._counters = counters
         if site is not None:
@@ -43,8 +46,11 @@ class OuterSite(Site):
         return self._event if self._site is None else self._site.find(code, options)
 
     def refuse(self, route: Route, request: Message, path: Path, identity: str, now: float) -> Message | None:
-        """The response that keeps a request from its handler; protected ones are judged once they are verified."""
-        if route is self._protected or self._site is None:
+        """The response that keeps a request from its handler. Of a protected one only what needs no cryptography is
+        judged here. But what is refused here is not remembered: it takes no Message ID from whom it claims to be."""
+        if route is self._protected:
+            return self._refuses(request)
+        if self._site is None:
             return None
         return self._site.refuse(route, request, path, identity, now)
 
