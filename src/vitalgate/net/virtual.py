@@ -155,15 +155,21 @@ class VirtualNetwork:
             host.on_turn(self.now)
         for data, path in host.engine.datagrams_to_send(self.now):
             self._transmit(host.name, data, path)
-        deadline = host.engine.next_timeout()
+        self._arm(host, host.engine.next_timeout())
+
+    def _arm(self, host: _Host, deadline: float | None) -> None:
         if deadline is not None and (host.armed is None or deadline < host.armed):
             host.armed = deadline
             self.at(deadline, lambda: self._due(host, deadline))
 
-    def _due(self, host: _Host, deadline: float) -> None:
-        if not host.alive or host.armed != deadline:
+    def _due(self, host: _Host, armed: float) -> None:
+        if not host.alive or host.armed != armed:
             return
         host.armed = None
+        deadline = host.engine.next_timeout()
+        if deadline is None or deadline > self.now:  # what this was for is over: an answer came, say
+            self._arm(host, deadline)
+            return
         host.engine.handle_timeout(self.now)
         self._turn(host)
 
