@@ -2,12 +2,13 @@
 
 import os
 import socket
+import ssl
 import stat
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ import typer
 
 from vitalgate.cli.common import cloud_settings, gateway_settings, open_home
 from vitalgate.cli.keys import is_cloud
-from vitalgate.cli.output import FAILED, JsonFlag, document, errors
+from vitalgate.cli.output import FAILED, JsonFlag, document, say
 from vitalgate.cloud.identity import load_cloud_identity
 from vitalgate.cloud.settings import CloudSettings
 from vitalgate.devices.contract import Transport
@@ -32,6 +33,16 @@ from vitalgate.net.udp import AddressError, resolve
 app = typer.Typer()
 
 SECONDS = 3.0
+"""How long a page of our own process may take."""
+
+PLACE = "FILE.toml"
+"""Stands in a remedy for the configuration that doctor was given."""
+
+SILENT = {
+    Transport.SERIAL: "is it on, set to send, the cable a null modem?",
+    Transport.TCP_LISTEN: "is it on, set to dial this address and port, its own address within `allow`?",
+}
+"""What to look at where a device has sent nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +55,20 @@ class Finding:
     remedy: str = ""
 
 
+def _direct() -> urllib.request.OpenerDirector:
+    """Asks this machine itself: through no proxy that the environment names, and whatever name its certificate has.
+
+    Nothing secret is sent or believed; all that comes back is whether the program is ready, and its metrics.
+    """
+    tls = ssl.create_default_context()
+    tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=tls))
+
+
 def _page(address: str) -> tuple[int, str]:
     """(HTTP status, body) of a page of our own process on this machine; (0, reason) when it does not answer."""
     try:
-        with urllib.request.urlopen(address, timeout=SECONDS) as answer:  # noqa: S310  # an address we announced
+        with _direct().open(address, timeout=SECONDS) as answer:
             return answer.status, answer.read(1_000_000).decode("utf-8", "replace")
     except urllib.error.HTTPError as error:
         return error.code, error.read(4096).decode("utf-8", "replace")
@@ -67,7 +88,7 @@ def _metrics(text: str) -> dict[str, float]:
 
 def _process(now: Running | None, what: str) -> Finding:
     if now is None:
-        return Finding(what, "bad", "is not running", f"start it: vitalgate {what} run --config …")
+        return Finding(what, "bad", "is not running", f"start it: vitalgate {what} run --config {PLACE}")
     return Finding(what, "good", f"runs as process {now.pid}")
 
 
@@ -107,7 +128,7 @@ def _devices(settings: GatewaySettings, home: Home) -> Iterator[Finding]:
                 f"device on {device.name}",
                 "bad",
                 "is not enrolled: what it says is quarantined",
-                f"vitalgate enroll device --kind {device.kind} --port {port} --config …",
+                f"vitalgate enroll device --kind {device.kind} --port {port} --config {PLACE}",
             )
 
 
@@ -121,7 +142,7 @@ def _traffic(metrics: dict[str, float], settings: GatewaySettings) -> Iterator[F
                 f"{device.kind}", "bad", f"{noise:.0f} bytes and not one frame", "check baud rate, parity and cable"
             )
         elif not frames:
-            yield Finding(f"{device.kind}", "bad", "not a byte yet", "is it on, set to send, the cable a null modem?")
+            yield Finding(f"{device.kind}", "bad", "not a byte yet", SILENT[KINDS[device.kind].transport])
         else:
             yield Finding(f"{device.kind}", "good", f"{frames:.0f} frames, {noise:.0f} bytes discarded")
     waiting, limit = metrics.get("spool_bytes", 0), metrics.get("spool_max_bytes", 1)
@@ -137,7 +158,7 @@ def _gateway(settings: GatewaySettings) -> Iterator[Finding]:
     yield Finding("secrets", "good", f"open; master key from {home.master.source}")
     enrolled = GatewayVault(home.keys, home.session_keys).enrolment()
     if enrolled is None:
-        yield Finding("identity", "bad", "not enrolled", "vitalgate enroll gateway --config … --code @FILE")
+        yield Finding("identity", "bad", "not enrolled", f"vitalgate enroll gateway --config {PLACE} --code @FILE")
     else:
         yield Finding("identity", "good", f"{enrolled.gateway}; cloud {fingerprint_text(enrolled.cloud)}")
     try:
@@ -188,7 +209,7 @@ def doctor(
     try:
         looked = _cloud(cloud_settings(config)) if is_cloud(config) else _gateway(gateway_settings(config))
         for finding in looked:
-            findings.append(finding)
+            findings.append(replace(finding, remedy=finding.remedy.replace(PLACE, str(config))))
     except (HomeError, SecretsError, VaultError) as error:
         findings.append(Finding("secrets", "bad", str(error), "nothing else can be looked at without them"))
     healthy = all(finding.state != "bad" for finding in findings)
@@ -196,8 +217,8 @@ def doctor(
         document({"healthy": healthy, "findings": [asdict(finding) for finding in findings]})
     else:
         for finding in findings:
-            errors.print(f"{MARKS[finding.state]} {finding.what}: {finding.found}", markup=False)
+            say(f"{MARKS[finding.state]} {finding.what}: {finding.found}")
             if finding.remedy:
-                errors.print(f"       → {finding.remedy}", markup=False)
+                say(f"       → {finding.remedy}")
     if not healthy:
         raise typer.Exit(FAILED)

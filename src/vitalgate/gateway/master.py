@@ -80,7 +80,7 @@ class MasterKey:
         try:
             real, data = file.resolve(strict=True), data_folder.resolve()
         except OSError as error:
-            raise SecretsError(f"master key file {file}: {error.strerror}; create it or correct its path") from error
+            raise SecretsError(f"master key file {file}: {error.strerror}; put it back or correct its path") from error
         if real.is_relative_to(data):
             raise SecretsError(
                 f"master key file {file} lies inside the data folder {data_folder}: move it out, so that a copy of the "

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Hashable
 from typing import Any, Final
@@ -140,10 +141,11 @@ class GatewayRuntime:
                 "/health": lambda: (200, "text/plain", "alive\n"),
             }
             self._status = StatusServer(pages)
+            host, port = self.settings.web.listen
             try:
-                host, port = await self._status.start(*self.settings.web.listen)
+                host, port = await self._status.start(host, port)
             except OSError as error:
-                raise AddressError(f"web.listen {self.settings.web.listen}: {error.strerror}") from error
+                raise AddressError(f"web.listen {host}:{port}: {_why(error)}; name another port") from error
             self.listeners["metrics"] = f"http://{host}:{port}/metrics"
         self._timer = loop.call_later(BINDINGS_EVERY, self._look_at_bindings)
         self._home.announce(self.listeners)
@@ -216,7 +218,7 @@ class GatewayRuntime:
         try:
             host, number = await listener.start(*device.listen)
         except OSError as error:
-            raise AddressError(f"{device.kind} cannot listen on {name}: {error.strerror}") from error
+            raise AddressError(f"{device.kind} cannot listen on {name}: {_why(error)}") from error
         self.engine.add_port(name, kind, time.monotonic())
         port.writer = listener
         self._ports.append(port)
@@ -269,6 +271,11 @@ class GatewayRuntime:
         if faults:
             return 503, "text/plain", "; ".join(faults) + "\n"
         return 200, "text/plain", "ready\n"
+
+
+def _why(error: OSError) -> str:
+    """The system's own words: asyncio's are longer and say the address again."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
 
 
 def _saying(level: str, text: str, *fields: str) -> Any:
