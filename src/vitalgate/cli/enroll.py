@@ -86,6 +86,10 @@ def device(
     row = KINDS.get(kind)
     if row is None:
         wrong(f"--kind: {kind!r} is none of {', '.join(KINDS)}")
+    if serial and not row.states_serial:
+        wrong(f"--serial: a {kind} states no serial number, so one with it would never be heard; leave it out")
+    if source and row.transport is Transport.SERIAL:
+        wrong(f"--source: a {kind} is on a serial line, which has no addresses; leave it out")
     name = f"tcp:{port}" if row.transport is Transport.TCP_LISTEN and not port.startswith("tcp:") else port
     if not any(entry.kind == kind and entry.name == name for entry in settings.device):
         known = ", ".join(f"{entry.kind} on {entry.name}" for entry in settings.device) or "none"
@@ -118,15 +122,15 @@ def list_devices(config: ConfigOption, json: JsonFlag = False) -> None:
     """The devices that are enrolled here."""
     settings = gateway_settings(config)
     with said_in_words():
-        rows = [
-            {"device": b.urn, "kind": b.kind, "port": b.port, "serial": b.serial, "label": b.label, "demo": b.demo}
-            for b in _bindings(settings).table
-        ]
+        found = list(_bindings(settings).table)
     if json:
-        document({"devices": rows})
+        fields = ("kind", "port", "serial", "sources", "label", "demo")
+        document({"devices": [{"device": b.urn} | {name: getattr(b, name) for name in fields} for b in found]})
         return
-    for row in rows:
-        say(f"{row['device']:<34} {row['kind']:<10} {row['port']:<28} {row['label']}")
+    for b in found:
+        narrowed = " ".join((b.serial, *b.sources)).strip() or "-"
+        mark = "  (demonstration)" if b.demo else ""
+        say(f"{b.urn:<34} {b.kind:<10} {b.port:<28} {narrowed:<22} {b.label}{mark}")
 
 
 @app.command("remove")

@@ -109,7 +109,8 @@ class DeviceKind:
     """One row of the registry: a protocol the gateway understands.
 
     ``idle_after`` is the silence in seconds after which the device counts as silent. ``make_engine(wall, counters)``
-    makes the decoder; ``make_simulator(start, wall, faults, seed)`` the simulator.
+    makes the decoder; ``make_simulator(start, wall, faults, seed)`` the simulator. ``states_serial``: whether
+    its frames can say a serial number or EUI-64, so that a binding may ask for one.
     """
 
     slug: str
@@ -120,6 +121,7 @@ class DeviceKind:
     make_engine: Callable[[Wall, Counters], DeviceEngine]
     make_simulator: "Callable[[float, Wall, Faults, int], Simulator]"
     serial: LineSettings | None = None
+    states_serial: bool = False
 
 
 @dataclass(frozen=True, slots=True)

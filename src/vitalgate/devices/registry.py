@@ -28,6 +28,7 @@ def kind(
     transport: Transport = Transport.SERIAL,
     two_way: bool = False,
     serial: LineSettings | None = None,
+    states_serial: bool = False,
 ) -> DeviceKind:
     """A row whose ``engine`` and ``simulator`` are named as ``package.module:Class`` within this room.
 
@@ -42,7 +43,7 @@ def kind(
         made: Simulator = _attribute(simulator)(start, wall, faults, seed)
         return made
 
-    return DeviceKind(slug, title, transport, two_way, idle_after, make_engine, make_simulator, serial)
+    return DeviceKind(slug, title, transport, two_way, idle_after, make_engine, make_simulator, serial, states_serial)
 
 
 KINDS: dict[str, DeviceKind] = {
@@ -72,6 +73,7 @@ KINDS: dict[str, DeviceKind] = {
             idle_after=10.0,
             transport=Transport.TCP_LISTEN,
             two_way=True,
+            states_serial=True,
         ),
     )
 }
