@@ -30,9 +30,10 @@ class Security(enum.StrEnum):
 def _line(progress: Progress) -> str:
     totals, latency = progress.totals, progress.latency
     rate = totals.observations / progress.seconds if progress.seconds else 0.0
+    p95 = f"{latency.p95 * 1000:.0f} ms" if latency.count else "-"  # the store writes latencies down every few seconds
     return (
         f"{progress.seconds:6.0f} s   {totals.observations:>8} observations ({rate:.0f}/s)   "
-        f"{totals.samples:>9} samples   p95 {latency.p95 * 1000:.0f} ms   gaps {totals.device_gaps}"
+        f"{totals.samples:>9} samples   p95 {p95}   gaps {totals.device_gaps}"
     )
 
 

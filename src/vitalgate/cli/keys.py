@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from vitalgate.cli.common import ConfigOption, cloud_settings, gateway_settings, open_home, said_in_words
-from vitalgate.cli.output import JsonFlag, document, say, wrong
+from vitalgate.cli.output import JsonFlag, document, note, say, wrong
 from vitalgate.cloud import enrolment
 from vitalgate.cloud.identity import load_cloud_identity, rotate_cloud_identity
 from vitalgate.cloud.runtime import open_store
+from vitalgate.cloud.store.store import Store
 from vitalgate.gateway.home import Home
 from vitalgate.gateway.identity import fingerprint_text
 from vitalgate.gateway.vault import GatewayVault
@@ -23,11 +24,22 @@ Row = dict[str, object]
 
 
 class Purpose(enum.StrEnum):
-    """Which data key: everything sealed from now on uses the new one; what is sealed already stays readable."""
+    """Which keys are rotated: those that seal at rest, the program's own identity, or those of OSCORE."""
 
     DATA = "data"
     IDENTITY = "identity"
     SESSION = "session"
+
+
+EFFECT = {
+    (False, Purpose.DATA): "fresh data keys are in use from the gateway's next start; what is sealed stays readable",
+    (False, Purpose.IDENTITY): "a running gateway takes the next identity up within seconds, once the cloud confirms",
+    (False, Purpose.SESSION): "asked for: a running gateway makes fresh session keys within seconds",
+    (True, Purpose.DATA): "fresh data keys are in use from the cloud's next start; what is sealed stays readable",
+    (True, Purpose.IDENTITY): "restart the cloud; gateways take its new key up when they next renew their session",
+    (True, Purpose.SESSION): "the sessions end; the gateway makes fresh keys at its next message",
+}
+"""What is still to happen after a rotation, by (at the cloud, what)."""
 
 
 def is_cloud(config: Path) -> bool:
@@ -59,6 +71,16 @@ def _row(entry: object) -> Row:
     }
 
 
+def _cloud_keys(home: Home, store: Store) -> list[Row]:
+    own: Row = {
+        "kind": "cloud",
+        "key": fingerprint_text(load_cloud_identity(home.keys).key.public),
+        "gateway": "",
+        "state": "active",
+    }
+    return [own, *map(_row, enrolment.list_keys(store.enrolment(), time.time())), *_data_keys(home)]
+
+
 def _print(rows: list[Row], json: bool) -> None:
     if json:
         document({"keys": rows})
@@ -79,13 +101,7 @@ def list_keys(config: ConfigOption, json: JsonFlag = False) -> None:
             home = open_home(settings.storage, settings.master_key)
             store = open_store(home)
             try:
-                own: Row = {
-                    "kind": "cloud",
-                    "key": fingerprint_text(load_cloud_identity(home.keys).key.public),
-                    "gateway": "",
-                    "state": "active",
-                }
-                rows = [own, *map(_row, enrolment.list_keys(store.enrolment(), time.time())), *_data_keys(home)]
+                rows = _cloud_keys(home, store)
             finally:
                 store.close()
     else:
@@ -118,11 +134,13 @@ def rotate(
                     enrolment.rotate(store.enrolment("command line"), gateway)
                 else:
                     _rotate_data(home)
-                rows = [*map(_row, enrolment.list_keys(store.enrolment(), time.time())), *_data_keys(home)]
+                rows = _cloud_keys(home, store)
             finally:
                 store.close()
     else:
         own = gateway_settings(config)
+        if gateway:
+            wrong("--gateway is for the cloud; a gateway rotates its own keys")
         with said_in_words():
             home = open_home(own.storage, own.master_key)
             vault = GatewayVault(home.keys, home.session_keys)
@@ -132,6 +150,8 @@ def rotate(
                 vault.rotate(identity=what is Purpose.IDENTITY)
             rows = [*map(_row, vault.list_keys()), *_data_keys(home)]
     _print(rows, json)
+    if not json:
+        note(EFFECT[is_cloud(config), what])
 
 
 def _rotate_data(home: Home) -> None:
