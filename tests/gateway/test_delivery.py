@@ -253,6 +253,9 @@ def changed(record, **fields):
         {"must_": 1},
         {"_m1": 11},
         {"_m2": "device:"},
+        {"_m2": ""},
+        {"_m2": "x"},
+        {"_m2": "vitalgate:"},  # the gateway itself observes nothing
         {"_m2": DEVICE},
         {"_m2": "urn:dev:mac:0024BEFFFE804FF1:"},
         {"_m3": "now"},

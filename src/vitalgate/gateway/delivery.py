@@ -117,6 +117,8 @@ def pack_entry(entry: Entry) -> bytes:
                 raise DeliveryError("an entry holds observations or a notice")
             packed = _head(1) + map_of(begun, encoded(notice_record(entry.notice)))
         elif entry.observations:
+            if not entry.device:
+                raise DeliveryError("an observation of no device")
             first, *others = entry.observations
             writer = Writer(entry)
             records = [writer.write(first, begun)]

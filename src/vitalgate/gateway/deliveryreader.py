@@ -57,7 +57,7 @@ class Reader:
         if record.get(BVER, _SENML_VERSION) != _SENML_VERSION:
             raise DeliveryError("a version of SenML that is not known")
         self.device = "" if name == GATEWAY_NAME else name[:-1]
-        if self.device and (name[-1] != ":" or not is_normal(self.device)):
+        if name != GATEWAY_NAME and not (name.endswith(":") and is_normal(self.device)):
             raise DeliveryError("the base name is no device URN")
         self.time = read_time(record[BT])
         self.epoch = read_natural(record["bge"], 1 << 64)
@@ -100,6 +100,8 @@ class Reader:
             return
         if self.notice is not None:
             raise DeliveryError("an entry holds observations or one notice")
+        if not self.device:
+            raise DeliveryError("an observation of no device")
         metric, label = _name(name)
         if "gl" in record:
             label = read_text(record["gl"])
