@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,12 +31,12 @@ from vitalgate.cloud.users import Users
 from vitalgate.cloud.web.admin import sign_in_address
 from vitalgate.devices.contract import Faults, Transport
 from vitalgate.devices.registry import KINDS
-from vitalgate.devices.simulate import SimulatorRunner
+from vitalgate.devices.simulate import PtyLine, SimulatorRunner
 from vitalgate.gateway.bindings import BindingFile, DeviceBinding
 from vitalgate.gateway.code import EnrolmentCode
 from vitalgate.gateway.configuration import load
 from vitalgate.gateway.enrolment import enrolment
-from vitalgate.gateway.home import BINDINGS, Home, running
+from vitalgate.gateway.home import BINDINGS, Home, Running, running
 from vitalgate.gateway.keyexchange import exchange_keys
 from vitalgate.gateway.runtime import LEDGER
 from vitalgate.gateway.settings import GatewaySettings
@@ -47,8 +48,8 @@ START_SECONDS: Final = 30.0
 DRAIN_SECONDS: Final = 20.0
 STOP_SECONDS: Final = 15.0
 TICK: Final = 1.0
-SWITCH_ON: Final = 1.0
-"""Seconds between plugging a device in and its first word; what it said before the port is open nobody could hear."""
+SWITCH_ON: Final = 0.2
+"""Seconds between a device's start and its first word, on a line that the gateway has open."""
 
 
 class DemonstrationError(RuntimeError):
@@ -87,6 +88,11 @@ class _Process:
                 stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True,
             )  # fmt: skip
 
+    @property
+    def pid(self) -> int:
+        """Its process, 0 before there was one."""
+        return self._process.pid if self._process else 0
+
     def check(self) -> None:
         """Raises `DemonstrationError` when it is gone."""
         if self._process is None or self._process.returncode is not None:
@@ -121,6 +127,11 @@ class _Process:
         return found
 
 
+def _announced(process: _Process, state: Path) -> Running | None:
+    found = running(state)
+    return found if found and found.pid == process.pid else None
+
+
 class Demonstration:
     """Set up, run, account, clean up. ``folder`` is kept when it was given, else a temporary one that is removed.
     ``route``, given the cloud's UDP port of loopback, returns the port by which the gateway is to reach it."""
@@ -144,6 +155,7 @@ class Demonstration:
         self._gateway = _Process("gateway", self.folder / "gateway.log")
         self._store: Store | None = None
         self._devices: dict[str, tuple[str, SimulatorRunner, asyncio.Task[Any]]] = {}
+        self._states: tuple[tuple[_Process, Path], ...] = ()
         self._started = 0.0
         self.dashboard = ""
         self.link = ""
@@ -164,12 +176,15 @@ class Demonstration:
         token = users.first_link()
         self.link = sign_in_address(self.dashboard, token) if token else self.dashboard
         await self._enrol(load(gateway_file, GatewaySettings), ports)
+        # Plugged in before the gateway looks for them: what a device says before that nobody could hear.
+        lines = {where: PtyLine(Path(where)) for _, kind, where in ports if KINDS[kind].transport is Transport.SERIAL}
         await self._gateway.start("gateway", "run", "--config", str(gateway_file), "--json")
         settings = load(gateway_file, GatewaySettings)
-        await self._until(self._gateway, lambda: running(settings.storage.state))
+        self._states = ((self._cloud, cloud.storage.state), (self._gateway, settings.storage.state))
+        await self._up()
         self._started = time.monotonic()
         for urn, kind, where in ports:
-            self._play(urn, kind, where)
+            self._play(urn, kind, where, lines.get(where))
 
     async def run(self, stop: asyncio.Event, seconds: float | None, tell: Callable[[Progress], None]) -> None:
         """Until ``stop`` or for ``seconds``; ``tell`` hears once a second how it goes."""
@@ -198,6 +213,7 @@ class Demonstration:
 
     async def finish(self) -> dict[str, Any]:
         """Stop the devices, let the spool drain, stop everything, and account."""
+        await self._up()
         seconds = time.monotonic() - self._started
         for _, runner, _ in self._devices.values():
             runner.switch_off()
@@ -276,15 +292,17 @@ class Demonstration:
                 DeviceBinding(urn, kind, port, demo=True, label=f"Demo {KINDS[kind].title}", enrolled_at=time.time())
             )
 
-    def _play(self, urn: str, kind: str, where: str) -> None:
+    def _play(self, urn: str, kind: str, where: str, line: PtyLine | None) -> None:
         simulator = KINDS[kind].make_simulator(time.monotonic() + SWITCH_ON, time.time, Faults(), self._seed)
         runner = SimulatorRunner(simulator, self.folder / f"{kind}.journal")
-        serial = KINDS[kind].transport is Transport.SERIAL
         host, _, port = where.rpartition(":")
-        playing = runner.run(
-            link=Path(where) if serial else None, connect=None if serial else (host, int(port)), seconds=None
-        )
+        playing = runner.run(line=line, connect=None if line else (host, int(port)), seconds=None)
         self._devices[urn] = (kind, runner, asyncio.create_task(playing))
+
+    async def _up(self) -> None:
+        """Wait until both programs have announced themselves, after a crash the new processes."""
+        for process, state in self._states:
+            await self._until(process, partial(_announced, process, state))
 
     async def _until(self, process: _Process, ready: Callable[[], Any]) -> Any:
         end = time.monotonic() + START_SECONDS

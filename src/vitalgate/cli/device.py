@@ -13,7 +13,7 @@ from vitalgate.cli.output import JsonFlag, document, fail, note, say, wrong
 from vitalgate.devices.contract import Faults, Transport
 from vitalgate.devices.recordings import RecordingError
 from vitalgate.devices.registry import KINDS
-from vitalgate.devices.simulate import SimulatorReport, SimulatorRunner
+from vitalgate.devices.simulate import PtyLine, SimulatorReport, SimulatorRunner
 
 app = typer.Typer(help="Legacy devices: which are understood, and simulators of them.", no_args_is_help=True)
 
@@ -84,7 +84,11 @@ def simulate(
             loop.add_signal_handler(number, stop.set)
         started = time.monotonic()
         playing = asyncio.create_task(
-            runner.run(link=link, connect=None if link else (host.strip("[]"), int(port)), seconds=seconds)
+            runner.run(
+                line=PtyLine(link) if link else None,
+                connect=None if link else (host.strip("[]"), int(port)),
+                seconds=seconds,
+            )
         )
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({playing, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -99,7 +103,9 @@ def simulate(
     try:
         report = asyncio.run(play())
     except OSError as error:
-        fail(f"{link or connect}: {error.strerror or error}; is the folder there and writable?")
+        # the link, or the journal
+        remedy = "" if isinstance(error, FileExistsError) else "; is the folder there and writable?"
+        fail(f"{error.filename or link or connect}: {error.strerror or error}{remedy}")
     if json:
         document({"kind": kind, "frames": report.frames, "seconds": round(report.seconds, 3)})
     else:

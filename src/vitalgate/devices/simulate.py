@@ -6,6 +6,7 @@ written to a journal (one frame hash in hex a line), so that anyone can count wh
 
 import asyncio
 import contextlib
+import errno
 import os
 import pty
 import time
@@ -26,18 +27,28 @@ class _Line(Protocol):
 
 
 class PtyLine:
-    """The device's end of a pseudo-terminal pair; the gateway opens ``link``, a symbolic link to the other end."""
+    """The device's end of a pseudo-terminal pair; the gateway opens ``link``, a symbolic link to the other end.
 
-    def __init__(self, link: Path, runner: "SimulatorRunner") -> None:
+    A link that an earlier simulator left is replaced; anything else at ``link`` is `FileExistsError`. Until a runner is
+    attached, nobody speaks.
+    """
+
+    def __init__(self, link: Path) -> None:
+        if link.exists() and not link.is_symlink():
+            raise FileExistsError(errno.EEXIST, "is no link that a simulator made; name a path that is free", str(link))
         self._master, self._slave = pty.openpty()
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)
         self._link = link
-        self._runner = runner
+        self._runner: SimulatorRunner | None = None
         link.unlink(missing_ok=True)
         link.symlink_to(os.ttyname(self._slave))
+
+    def attach(self, runner: "SimulatorRunner") -> None:
+        """``runner`` speaks and hears from now on."""
+        self._runner = runner
         asyncio.get_running_loop().add_reader(self._master, self._readable)
-        runner.opened(link)
+        runner.opened(self._link)
 
     def write(self, data: bytes) -> None:
         """Write what the line takes; the rest is lost, as it is on a real one."""
@@ -52,6 +63,7 @@ class PtyLine:
         os.close(self._master)
 
     def _readable(self) -> None:
+        assert self._runner is not None
         with contextlib.suppress(BlockingIOError):
             self._runner.data(self._link, os.read(self._master, 4096))
 
@@ -76,12 +88,13 @@ class SimulatorRunner:
         self.frames = 0
 
     async def run(
-        self, *, link: Path | None, connect: tuple[str, int] | None, seconds: float | None
+        self, *, line: PtyLine | None, connect: tuple[str, int] | None, seconds: float | None
     ) -> SimulatorReport:
-        """Play until cancelled or for ``seconds``, on a pseudo-terminal at ``link`` or a call to ``connect``."""
+        """Play until cancelled or for ``seconds``, on a pseudo-terminal or a call to ``connect``."""
         started = time.monotonic()
-        if link is not None:
-            self._line = PtyLine(link, self)
+        if line is not None:
+            self._line = line
+            line.attach(self)
         else:
             assert connect is not None
             self._line = TcpCaller(*connect, self)
