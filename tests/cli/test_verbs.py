@@ -11,6 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from vitalgate.cli.app import VERBS, app, load
+from vitalgate.cli.common import gateway_settings
+from vitalgate.cli.enroll import _bindings
 from vitalgate.cli.ingestbench import bench_ingest
 
 
@@ -93,6 +95,19 @@ def test_secrets_are_never_literals(folders):
     result = call("enroll", "gateway", "--config", gateway, "--code", "AAAA-BBBB", status=2)
     assert "@FILE or env:NAME" in result.stderr
     assert "AAAA" not in result.stderr
+
+
+def test_patients_are_never_literals_either(folders):
+    """Everybody on the machine can read the arguments of a process."""
+    _, gateway, tty = folders
+    device = ("enroll", "device", "--config", gateway, "--kind", "ivy450c", "--port", tty, "--patient")
+    refused = call(*device, "Doe^Jane", status=2)
+    assert "--patient" in refused.stderr
+    assert "@FILE or env:NAME" in refused.stderr
+    assert "Doe" not in refused.stderr
+    made = document(*device, "env:PATIENT", PATIENT="Doe^Jane")
+    (binding,) = _bindings(gateway_settings(gateway)).table
+    assert (binding.urn, binding.patient) == (made["device"], "Doe^Jane")
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def device(
     source: Annotated[list[str] | None, typer.Option(help="Networks it may dial from (repeatable).")] = None,
     urn: Annotated[str, typer.Option(help="Its name, urn:dev:...; made when left out.")] = "",
     label: Annotated[str, typer.Option(help="What people call it.")] = "",
-    patient: Annotated[str, typer.Option(help="Reference to the patient it is on.")] = "",
+    patient: Annotated[str, typer.Option(help="Reference to the patient it is on: @FILE or env:NAME.")] = "",
     location: Annotated[str, typer.Option(help="Where it stands.")] = "",
     demo: Annotated[bool, typer.Option("--demo", help="Mark everything it says as demonstration data.")] = False,
     json: JsonFlag = False,
@@ -101,7 +101,7 @@ def device(
             port=name,
             serial=serial,
             sources=tuple(source or ()),
-            patient=patient,
+            patient=read_secret(patient) if patient else "",
             location=location,
             demo=demo,
             label=label,
@@ -109,6 +109,8 @@ def device(
         )
         with said_in_words():
             _bindings(settings).put(binding)
+    except SecretArgumentError as error:
+        wrong(f"--patient: {error}")
     except (UrnError, BindingError) as error:
         wrong(str(error))
     if json:
