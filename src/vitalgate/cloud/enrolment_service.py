@@ -37,6 +37,7 @@ from vitalgate.cloud.enrolment_events import (
 from vitalgate.cloud.identity import CloudIdentity
 from vitalgate.cloud.store.errors import StoreError
 from vitalgate.cloud.tickets import Ticket, TicketBox
+from vitalgate.coap.formats import ContentFormat
 from vitalgate.coap.message import Code, Message
 from vitalgate.coap.options import Option
 from vitalgate.coap.site import Site
@@ -54,7 +55,7 @@ REPLAY_WINDOW: Final = LARGEST_WINDOW
 """Requests that may overtake one whose first copies were lost. It is sent again, under its number, for up to 45 s
 (MAX_TRANSMIT_SPAN, RFC 7252 section 4.8.2); in that time a busy gateway makes more than the 32 of RFC 8613."""
 
-_CBOR: Final = bytes([handshake.CONTENT_FORMAT_CBOR])
+_CBOR: Final = bytes([ContentFormat.CBOR])
 _RETRY_AFTER: Final = 5  # seconds, as Max-Age of 4.29 and 5.03 (RFC 8516, RFC 7252 section 5.9.3.4)
 
 

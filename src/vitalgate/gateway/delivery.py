@@ -53,6 +53,7 @@ from typing import Any, Final
 
 import cbor2
 
+from vitalgate.coap.formats import ContentFormat
 from vitalgate.gateway.deliverycommon import DeliveryError, is_time
 from vitalgate.gateway.deliveryreader import GATEWAY_NAME, Reader
 from vitalgate.gateway.deliverywriter import Writer, base_fields, encoded, map_of
@@ -74,7 +75,7 @@ __all__ = [
     "unpack",
 ]
 
-CONTENT_FORMAT: Final = 112
+CONTENT_FORMAT: Final = ContentFormat.SENML_CBOR
 """application/senml+cbor (RFC 8428 section 12.3.1)."""
 MAX_PACKED_BYTES: Final = 8192
 """Largest entry that is packed at all; `vitalgate.gateway.splitting` keeps them far below."""

@@ -14,6 +14,7 @@ from typing import Final, Protocol, TypeAlias
 
 from vitalgate.coap.events import Event as CoapEvent
 from vitalgate.coap.events import RequestFailed, ResponseReceived
+from vitalgate.coap.formats import ContentFormat
 from vitalgate.coap.message import Code, Message, Options, code_text
 from vitalgate.coap.options import Option
 from vitalgate.counters import Counters
@@ -171,7 +172,7 @@ class EnrolmentClient:
         self._requests += 1
         options: Options = (
             (Option.URI_PATH, RESOURCES[exchange.kind]),
-            (Option.CONTENT_FORMAT, bytes([handshake.CONTENT_FORMAT_CBOR])),
+            (Option.CONTENT_FORMAT, bytes([ContentFormat.CBOR])),
         )
         if self._echo is not None:
             options, self._echo = (*options, (Option.ECHO, self._echo)), None

@@ -34,8 +34,6 @@ MAX_GATEWAY_ID: Final = 32
 MAX_TICKET_BYTES: Final = 280
 MAX_MESSAGE_BYTES: Final = 640
 
-CONTENT_FORMAT_CBOR: Final = 60
-
 
 class HandshakeError(ValueError):
     """Bytes that are no message of this protocol, or a message whose proof does not hold. The text names no secret."""

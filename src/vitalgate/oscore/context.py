@@ -12,8 +12,6 @@ from vitalgate.oscore.option import LONGEST_OPTION, LONGEST_PIV
 from vitalgate.oscore.replay import DEFAULT_WINDOW, ReplayWindow
 from vitalgate.oscore.sequence import DEFAULT_BLOCK, SenderSequence, SequenceStore
 
-_PIV_BITS: Final = 8 * LONGEST_PIV
-
 
 class ContextError(ValueError):
     """Input parameters that make no security context; the text says which and why."""

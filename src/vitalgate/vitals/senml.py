@@ -22,10 +22,6 @@ import cbor2
 from vitalgate.vitals import strictcbor
 from vitalgate.vitals.labels import BY_NAME, BY_NUMBER
 
-JSON_CONTENT_FORMAT: Final = 110
-"""application/senml+json as a CoAP Content-Format (section 12.3)."""
-CBOR_CONTENT_FORMAT: Final = 112
-"""application/senml+cbor."""
 VERSION: Final = 10
 ABSOLUTE_FROM: Final = 1 << 28
 """Times from here on are seconds since 1970; smaller ones are relative to now (section 4.5.3)."""

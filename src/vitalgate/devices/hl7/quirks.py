@@ -144,7 +144,6 @@ PROCESSING: Final[dict[str, Status]] = {"P": Status.NONE, "T": Status.DEMO, "D":
 
 RATE_NAMES: Final = frozenset({"MDC_ATTR_SAMP_RATE"})
 PERIOD_NAMES: Final = frozenset({"MDC_ATTR_TIME_PD_SAMP"})
-RANGE_NAMES: Final = frozenset({"MDC_ATTR_DATA_RANGE"})
 FACET_PREFIX: Final = "MDC_ATTR_"
 """Names of attributes: facets of the metric above them in OBX-4, never observations of their own there."""
 
