@@ -10,7 +10,7 @@ import pytest
 FUZZ = Path(__file__).parents[2] / "fuzz"
 
 
-@pytest.mark.parametrize(("target", "runs", "branches"), [("coap_codec", 15000, 140), ("coap_engine", 2500, 800)])
+@pytest.mark.parametrize(("target", "runs", "branches"), [("coap_codec", 6000, 155), ("coap_engine", 1500, 1200)])
 def test_a_short_run(target, runs, branches, tmp_path):
     corpus = FUZZ / "corpus" / target
     assert list(corpus.iterdir())
