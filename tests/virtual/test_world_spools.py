@@ -121,8 +121,8 @@ def test_yesterdays_spool_put_back_over_data_that_was_not_delivered_names_what_w
 def test_the_whole_of_yesterdays_data_folder_put_back_again_and_again():
     with World(55, link=lossy()) as world:
         old = world.backup(GATEWAY)
-        for _ in range(5):
-            world.run(35)
+        for _ in range(3):
+            world.run(33)
             while world.spool.status().entries:
                 world.run(0.05)
             world.kill(GATEWAY)
@@ -131,16 +131,16 @@ def test_the_whole_of_yesterdays_data_folder_put_back_again_and_again():
         world.run(10)
         settled(world, once=False)
         assert {cause for _, cause in told(world)} == {"spool restored"}
-        assert len({epoch.epoch for epoch in world.epochs()}) == 6
+        assert len({epoch.epoch for epoch in world.epochs()}) == 4
 
 
 def test_a_full_spool_drops_numbered_and_says_so_and_the_monitor_loses_nothing():
-    bounds = SpoolBounds(max_bytes=120_000, max_entries=250, reserve_bytes=8192, reserve_entries=16)
+    bounds = SpoolBounds(max_bytes=120_000, max_entries=200, reserve_bytes=8192, reserve_entries=16)
     with World(56, bounds=bounds, link=lossy()) as world:
         world.run(20)
         assert world.account().dropped == 0
         world.partition()
-        world.run(80)
+        world.run(60)
         status = world.spool.status()
         assert status.entries <= bounds.max_entries
         assert status.bytes <= bounds.max_bytes
@@ -182,8 +182,8 @@ def test_a_full_spool_that_is_killed_in_between_drops_no_more_than_it_tells():
     with World(57, bounds=bounds) as world:
         world.run(10)
         world.partition()
-        for _ in range(5):
-            world.run(20)
+        for _ in range(4):
+            world.run(15)
             world.restart(GATEWAY, down=2.0)
             world.run(3)
         world.partition(up=True)
