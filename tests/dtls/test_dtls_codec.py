@@ -241,7 +241,7 @@ FORMS = [
 def opened(version, opener, data, cid):
     if version == DTLS_1_2:
         payload = 13 + len(cid)
-        return opener.open(data, 0, payload, len(data))
+        return opener.open(data, 0, payload, len(data), int.from_bytes(data[3:11], "big"))
     record = records.decode(data, 0, len(cid))
     return opener.open(data, 0, record.payload, record.end)[:2]
 
@@ -267,7 +267,9 @@ def opened_damaged(version, opener, data, cid):
     """As an association would: lengths and forms are looked at first."""
     opener.failures = 0
     record = records.decode(data, 0, len(cid))
-    if version == DTLS_1_2 and (record.unified or record.epoch != 1 or record.end != len(data)):
+    if version == DTLS_1_2 and (
+        record.unified or record.version != DTLS_1_2 or record.epoch != 1 or record.end != len(data)
+    ):
         raise DecodeError("not ours")
     if version == DTLS_1_3 and (
         not record.unified or record.epoch != 3 or bool(record.cid) != bool(cid) or record.end != len(data)

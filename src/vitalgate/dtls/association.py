@@ -193,7 +193,7 @@ class Association:
 
     def _receive_data(self, content: bytes) -> None:
         if self.established:
-            self.core.emit(Received(self.number, self.path, content))
+            self.core.emit_data(Received(self.number, self.path, content))
         elif self.pending_data is None:
             self.pending_data = [content]
         elif len(self.pending_data) < self.core.limits.early:
@@ -343,7 +343,7 @@ class Association:
         core.emit(Connected(self.number, self.path, self.identity, self.version, self.suite, self.resumed))
         pending, self.pending_data = self.pending_data, None
         for data in pending or ():
-            core.emit(Received(self.number, self.path, data))
+            core.emit_data(Received(self.number, self.path, data))
         core.timers.set(self, min(self._linger_until, now + core.parameters.idle))
 
     def on_due(self, now: float) -> None:

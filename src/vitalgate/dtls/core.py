@@ -24,8 +24,8 @@ class Core:
     """Configuration, tables, timers and queues of one endpoint; its associations work on them."""
 
     __slots__ = (
-        "associations", "by_cid", "by_path", "cookies", "counters", "credentials", "events", "ledger", "limits",
-        "listening", "outgoing", "parameters", "randomness", "server_sessions", "starting", "ticket_keys", "tickets",
+        "_most_events", "associations", "by_cid", "by_path", "cookies", "counters", "credentials", "events", "ledger",
+        "limits", "listening", "outgoing", "parameters", "randomness", "server_sessions", "starting", "ticket_keys", "tickets",
         "timers", "wall",
     )  # fmt: skip
 
@@ -43,6 +43,7 @@ class Core:
         self.credentials = credentials
         self.parameters = parameters
         self.limits = limits
+        self._most_events = limits.events
         self.counters = counters
         self.randomness = randomness
         self.wall = wall
@@ -63,11 +64,16 @@ class Core:
         self.by_cid: dict[bytes, Association] = {}
 
     def emit(self, event: Event) -> None:
-        """Tell the application; data beyond the bound is dropped."""
-        if isinstance(event, Received) and len(self.events) >= self.limits.events:
-            self.counters.add("dtls_limit_reached", "events")
-            return
+        """Tell the application."""
         self.events.append(event)
+
+    def emit_data(self, event: Received) -> None:
+        """Give the application data; beyond the bound it is dropped."""
+        events = self.events
+        if len(events) < self._most_events:
+            events.append(event)
+        else:
+            self.counters.add("dtls_limit_reached", "events")
 
     def new_cid(self, association: "Association") -> bytes | None:
         """A connection ID of ours for ``association``, b'' where we want none, None where there is no room."""

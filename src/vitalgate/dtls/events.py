@@ -2,6 +2,7 @@
 
 import enum
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from vitalgate.dtls.credentials import Identity
 from vitalgate.engine import Path
@@ -42,9 +43,8 @@ class Connected:
     resumed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
-    """Application data of one record."""
+class Received(NamedTuple):
+    """Application data of one record; a tuple, as there is one for each."""
 
     association: int
     path: Path

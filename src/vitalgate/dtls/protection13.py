@@ -10,6 +10,8 @@ from cryptography.hazmat.primitives.ciphers.modes import ECB
 from vitalgate.dtls.ledger import Layout
 from vitalgate.dtls.protection import Discard, Exhausted
 from vitalgate.dtls.records import (
+    CID_BIT,
+    FIXED_BITS,
     LARGEST_PLAINTEXT,
     LENGTH_BIT,
     LENGTH_BYTES,
@@ -21,8 +23,8 @@ from vitalgate.dtls.records import (
 from vitalgate.dtls.schedule import TrafficKeys
 from vitalgate.dtls.suites import NONCE_BYTES, Suite
 from vitalgate.dtls.wire import DecodeError
-from vitalgate.oscore.replay import ReplayWindow
 
+_BYTES = tuple(bytes((value,)) for value in range(256))
 SAMPLE_BYTES = 16
 """So much ciphertext makes the mask; shorter records are padded."""
 ALWAYS_SHORT = 1 << 7
@@ -41,7 +43,20 @@ class Seal13:
     carry 8-bit numbers between two with 16 bits, once the epoch's first 128 have been sent: if more than 127 records
     in a row are lost, those with 8 bits are lost too until one with 16 comes."""
 
-    __slots__ = ("_encrypt", "_iv", "_limit", "_mask", "_pad", "_short", "_tag", "cid", "epoch", "sequence")
+    __slots__ = (
+        "_encrypt",
+        "_first",
+        "_iv",
+        "_limit",
+        "_mask",
+        "_pad",
+        "_short",
+        "_tag",
+        "_unpadded",
+        "cid",
+        "epoch",
+        "sequence",
+    )
 
     def __init__(
         self, suite: Suite, keys: TrafficKeys, epoch: int, cid: bytes = b"", *, pad: int = 1, short: int = 0
@@ -52,6 +67,8 @@ class Seal13:
         self._tag = suite.aead.tag
         self._limit = min(suite.aead.protects, SEQUENCE_MASK)
         self._pad = pad
+        self._unpadded = SAMPLE_BYTES - suite.aead.tag - 1
+        self._first = FIXED_BITS | epoch & 3
         self._short = short
         self.cid = cid
         self.epoch = epoch
@@ -69,25 +86,27 @@ class Seal13:
             raise Exhausted
         self.sequence = sequence + 1
         cid = self.cid
-        size = len(content)
-        padding = self._padding(size)
-        inner = content + (bytes((content_type,)) if not padding else bytes((content_type,)) + bytes(padding))
-        short = sequence < ALWAYS_SHORT or (self._short and sequence % (self._short + 1) != 0)
-        first = 0x20 | self.epoch & 3
-        if cid:
-            first |= 0x10
-        if short:
-            number = (sequence & 0xFF).to_bytes(1, "big")
+        kind = _BYTES[content_type]
+        if self._pad == 1 and len(content) >= self._unpadded:
+            inner = content + kind
         else:
-            first |= SEQUENCE_BIT
-            number = (sequence & 0xFFFF).to_bytes(2, "big")
-        head = bytes((first,)) + cid if last else bytes((first | LENGTH_BIT,)) + cid
+            inner = content + kind + bytes(self._padding(len(content)))
+        first = self._first | CID_BIT if cid else self._first
+        if not last:
+            first |= LENGTH_BIT
+        short = sequence < ALWAYS_SHORT or (self._short and sequence % (self._short + 1) != 0)
+        if short:
+            head, low = _BYTES[first] + cid, sequence & 0xFF
+            aad = head + _BYTES[low]
+        else:
+            head, low = _BYTES[first | SEQUENCE_BIT] + cid, sequence & 0xFFFF
+            aad = head + low.to_bytes(2, "big")
         tail = b"" if last else (len(inner) + self._tag).to_bytes(LENGTH_BYTES, "big")
-        protected = self._encrypt((self._iv ^ sequence).to_bytes(NONCE_BYTES, "big"), inner, head + number + tail)
+        protected = self._encrypt((self._iv ^ sequence).to_bytes(NONCE_BYTES, "big"), inner, aad + tail)
         mask = self._mask(protected[:SAMPLE_BYTES])
         if short:
-            return head + bytes((number[0] ^ mask[0],)) + tail + protected
-        return head + bytes((number[0] ^ mask[0], number[1] ^ mask[1])) + tail + protected
+            return head + _BYTES[low ^ mask[0]] + tail + protected
+        return head + (low ^ (mask[0] << 8 | mask[1])).to_bytes(2, "big") + tail + protected
 
     def layout(self, content: int, *, last: bool = True) -> Layout:
         """The fields of the next record, if it had ``content`` bytes."""
@@ -105,16 +124,23 @@ class Open13:
     """Opens the peer's records of one epoch. Each has to carry a connection ID of ours where we asked for one; the
     association checks that, as it found the record by it."""
 
-    __slots__ = ("_decrypt", "_forgeries", "_iv", "_mask", "_tag", "epoch", "failures", "window")
+    __slots__ = (
+        "_decrypt", "_forgeries", "_iv", "_mask", "_most", "_seen", "_sn", "_window", "epoch", "failures", "highest",
+    )  # fmt: skip
 
     def __init__(self, suite: Suite, keys: TrafficKeys, epoch: int, *, window: int = 64) -> None:
         self._decrypt = suite.aead.make(keys.key).decrypt
         self._iv = int.from_bytes(keys.iv, "big")
-        self._mask = _mask(suite, keys.sn_key)
-        self._tag = suite.aead.tag
+        self._sn = _mask(suite, keys.sn_key)
+        self._most = LARGEST_PLAINTEXT + 1 + suite.aead.tag
         self._forgeries = suite.aead.forgeries
         self.epoch = epoch
-        self.window = ReplayWindow(window)
+        # The window of RFC 9147 section 4.5.1, written out here because it is passed twice with every record.
+        self._window = window
+        self._mask = (1 << window) - 1
+        self._seen = 0
+        self.highest = -1
+        """The highest sequence number received."""
         self.failures = 0
 
     @property
@@ -126,34 +152,39 @@ class Open13:
         """Content type, content and sequence number of the record at ``start``, whose ciphertext is ``payload`` to
         ``end``; the number is marked as received. Raises `Discard`, and `Exhausted` after too many failures."""
         size = end - payload
-        if size < SAMPLE_BYTES or size > LARGEST_PLAINTEXT + 1 + self._tag:
+        if size < SAMPLE_BYTES or size > self._most:
             raise Discard("length")
-        mask = self._mask(data[payload : payload + SAMPLE_BYTES])
+        mask = self._sn(data[payload : payload + SAMPLE_BYTES])
         first = data[start]
-        number_at = payload - LENGTH_BYTES if first & LENGTH_BIT else payload
+        after = payload - LENGTH_BYTES if first & LENGTH_BIT else payload
+        expected = self.highest + 1
         if first & SEQUENCE_BIT:
-            number_at -= 2
-            low = (data[number_at] ^ mask[0]) << 8 | data[number_at + 1] ^ mask[1]
-            bits, number = 16, low.to_bytes(2, "big")
-            after = number_at + 2
+            at = after - 2
+            low = (data[at] ^ mask[0]) << 8 | data[at + 1] ^ mask[1]
+            aad = data[start:at] + low.to_bytes(2, "big")
+            sequence = reconstruct(low, 16, expected)
         else:
-            number_at -= 1
-            low = data[number_at] ^ mask[0]
-            bits, number = 8, low.to_bytes(1, "big")
-            after = number_at + 1
-        window = self.window
-        sequence = reconstruct(low, bits, window.highest + 1)
-        if not window.fresh(sequence):
+            at = after - 1
+            low = data[at] ^ mask[0]
+            aad = data[start:at] + _BYTES[low]
+            sequence = reconstruct(low, 8, expected)
+        if after != payload:
+            aad += data[after:payload]
+        ahead = sequence - self.highest
+        if ahead <= 0 and (ahead <= -self._window or self._seen >> -ahead & 1):
             raise Discard("replay")
-        nonce = (self._iv ^ sequence).to_bytes(NONCE_BYTES, "big")
         try:
-            inner = self._decrypt(nonce, data[payload:end], data[start:number_at] + number + data[after:payload])
+            inner = self._decrypt((self._iv ^ sequence).to_bytes(NONCE_BYTES, "big"), data[payload:end], aad)
         except InvalidTag:
             self.failures += 1
             if self.failures >= self._forgeries:
                 raise Exhausted from None
             raise Discard("decryption") from None
-        window.mark(sequence)
+        if ahead <= 0:
+            self._seen |= 1 << -ahead
+        else:
+            self._seen = (self._seen << ahead | 1) & self._mask if ahead < self._window else 1
+            self.highest = sequence
         if inner and inner[-1]:
             return inner[-1], inner[:-1], sequence
         try:

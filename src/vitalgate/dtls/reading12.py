@@ -6,13 +6,14 @@ from vitalgate.dtls.association import Association
 from vitalgate.dtls.events import Received
 from vitalgate.dtls.handshaking import HandshakeType
 from vitalgate.dtls.protection import Discard
-from vitalgate.dtls.protection12 import Open12
-from vitalgate.dtls.records import HEADER_BYTES, ContentType
+from vitalgate.dtls.protection12 import EPOCH, Open12
+from vitalgate.dtls.records import DTLS_1_2, HEADER, HEADER_BYTES, SEQUENCE_BITS, ContentType
 from vitalgate.dtls.wire import DecodeError
 from vitalgate.engine import Path
 
 _APPLICATION = int(ContentType.APPLICATION_DATA)
 _CID = int(ContentType.TLS12_CID)
+_HEADER = HEADER.unpack_from
 
 
 class Reading12:
@@ -29,32 +30,37 @@ class Reading12:
         """Take the record at ``at``. What does not verify is dropped without a word."""
         association, size = self._association, len(data)
         payload = at + HEADER_BYTES
-        if data[at] == _CID:
-            payload += len(self.cid)
         if payload > size:
             association.discard("header")
             return size
-        end = payload + (data[payload - 2] << 8 | data[payload - 1])
+        version: int
+        number: int
+        length: int
+        kind, version, number, length = _HEADER(data, at)
+        if kind == _CID:
+            payload += len(self.cid)
+            length = int.from_bytes(data[payload - 2 : payload], "big")
+        end = payload + length
         if end > size:
             association.discard("length")
             return size
-        if data[at + 4] != 1 or data[at + 3]:
+        if number >> SEQUENCE_BITS != EPOCH or version != DTLS_1_2:
             association.discard("epoch")
             return end
         opener = self._open
-        newest = opener.window.highest
+        newest = opener.highest
         try:
-            content_type, content = opener.open(data, at, payload, end)
+            content_type, content = opener.open(data, at, payload, end, number)
         except Discard as discard:
             association.discard(discard.reason)
             return end
         association.heard = now
-        if path != association.path and opener.window.highest > newest:
+        if path != association.path and opener.highest > newest:
             association.moved(path)
         if content_type == _APPLICATION and association.established:
             if association.flight is not None:
                 association.drop_flight()  # the peer would not send this without our last flight
-            association.core.emit(Received(association.number, association.path, content))
+            association.core.emit_data(Received(association.number, association.path, content))
         else:
             association.receive_content(content_type, content, 1, newest, now)
         return end

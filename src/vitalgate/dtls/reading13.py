@@ -91,7 +91,7 @@ class Reading13:
                 else:
                     association.keep_early(data[at:end])
                 return end
-        newest = opener.window.highest
+        newest = opener.highest
         try:
             content_type, content, sequence = opener.open(data, at, payload, end)
         except Discard as discard:
@@ -107,7 +107,7 @@ class Reading13:
         if path != association.path and sequence > newest and opener is self.current:
             association.moved(path)
         if content_type == _APPLICATION and association.established:
-            association.core.emit(Received(association.number, association.path, content))
+            association.core.emit_data(Received(association.number, association.path, content))
         elif content_type != _APPLICATION or opener.epoch >= FIRST_APPLICATION_EPOCH:
             association.receive_content(content_type, content, opener.epoch, sequence, now)
         return end
