@@ -8,7 +8,9 @@ from vitalgate.cli.coapbench import FULL, QUICK, BenchError, bench_coap
 from vitalgate.cli.ingestbench import bench_ingest
 from vitalgate.cli.output import JsonFlag, document, errors, fail, say
 
-app = typer.Typer(help="Benchmarks, beside the floor they stand on, in one run.", no_args_is_help=True)
+app = typer.Typer(
+    help="Benchmarks, beside the floor they stand on, in one run.", no_args_is_help=True, add_completion=False
+)
 
 
 @app.command("ingest")

@@ -17,7 +17,9 @@ from vitalgate.cloud.web.admin import sign_in_address
 from vitalgate.gateway import logs
 from vitalgate.gateway.home import running
 
-app = typer.Typer(help="The cloud: takes deliveries, stores them, shows them.", no_args_is_help=True)
+app = typer.Typer(
+    help="The cloud: takes deliveries, stores them, shows them.", no_args_is_help=True, add_completion=False
+)
 
 TEMPLATE = """\
 # vitalgate cloud. Check with: vitalgate config check {name}

@@ -27,7 +27,7 @@ from vitalgate.net.groups import GroupRequestError, is_group
 from vitalgate.net.plugtest import Plugtest
 from vitalgate.net.udp import AddressError
 
-app = typer.Typer(help="A CoAP client and a server to try things on.", no_args_is_help=True)
+app = typer.Typer(help="A CoAP client and a server to try things on.", no_args_is_help=True, add_completion=False)
 
 MAX_DATA = 1 << 24
 """Longest payload read from a file or standard input."""

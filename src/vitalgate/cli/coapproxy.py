@@ -33,9 +33,7 @@ Allow = Annotated[
         "private and link-local addresses must be named by address or network."
     ),
 ]
-Reverse = Annotated[
-    list[str] | None, typer.Option(help="/PREFIX=URI: serve what is below URI there. Repeatable.")
-]
+Reverse = Annotated[list[str] | None, typer.Option(help="/PREFIX=URI: serve what is below URI there. Repeatable.")]
 Verify = Annotated[
     bool,
     typer.Option(

@@ -12,7 +12,9 @@ from vitalgate.cloud.settings import CloudSettings
 from vitalgate.gateway.configuration import ConfigurationError, Section, load, schema_of
 from vitalgate.gateway.settings import GatewaySettings
 
-app = typer.Typer(help="Check configuration files; print what they may hold.", no_args_is_help=True)
+app = typer.Typer(
+    help="Check configuration files; print what they may hold.", no_args_is_help=True, add_completion=False
+)
 
 
 class Program(enum.StrEnum):

@@ -17,7 +17,7 @@ from vitalgate.devices.recordings import RecordingError
 from vitalgate.gateway.keyexchange import KeyExchangeError
 from vitalgate.net.stacks import DEFAULT_OF, STACKS
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 class Security(enum.StrEnum):

@@ -15,7 +15,9 @@ from vitalgate.devices.recordings import RecordingError
 from vitalgate.devices.registry import KINDS
 from vitalgate.devices.simulate import PtyLine, SimulatorReport, SimulatorRunner
 
-app = typer.Typer(help="Legacy devices: which are understood, and simulators of them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Legacy devices: which are understood, and simulators of them.", no_args_is_help=True, add_completion=False
+)
 
 
 @app.command("kinds")

@@ -30,7 +30,7 @@ from vitalgate.gateway.vault import GatewayVault, VaultError
 from vitalgate.net.stacks import STACKS
 from vitalgate.net.udp import AddressError, resolve
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 SECONDS = 3.0
 """How long a page of our own process may take."""

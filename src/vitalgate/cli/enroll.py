@@ -22,7 +22,7 @@ from vitalgate.gateway.settings import GatewaySettings
 from vitalgate.gateway.vault import GatewayVault
 from vitalgate.vitals.urn import UrnError, from_eui, parse
 
-app = typer.Typer(help="Give gateways and devices an identity.", no_args_is_help=True)
+app = typer.Typer(help="Give gateways and devices an identity.", no_args_is_help=True, add_completion=False)
 
 
 @app.command("gateway")

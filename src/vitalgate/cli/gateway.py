@@ -13,7 +13,11 @@ from vitalgate.gateway import logs
 from vitalgate.gateway.runtime import GatewayRuntime
 from vitalgate.net.stacks import STACKS
 
-app = typer.Typer(help="The gateway: listens to devices, keeps what they say, delivers it.", no_args_is_help=True)
+app = typer.Typer(
+    help="The gateway: listens to devices, keeps what they say, delivers it.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 
 TEMPLATE = """\
 # vitalgate gateway. Check with: vitalgate config check {name}

@@ -18,7 +18,9 @@ from vitalgate.gateway.home import Home
 from vitalgate.gateway.identity import fingerprint_text
 from vitalgate.gateway.vault import GatewayVault
 
-app = typer.Typer(help="Keys: list, rotate, revoke. Keys themselves are never printed.", no_args_is_help=True)
+app = typer.Typer(
+    help="Keys: list, rotate, revoke. Keys themselves are never printed.", no_args_is_help=True, add_completion=False
+)
 
 Row = dict[str, object]
 
