@@ -25,8 +25,8 @@ class Core:
 
     __slots__ = (
         "_most_events", "associations", "by_cid", "by_path", "cookies", "counters", "credentials", "events", "ledger",
-        "limits", "listening", "outgoing", "parameters", "randomness", "server_sessions", "starting", "ticket_keys", "tickets",
-        "timers", "wall",
+        "limits", "listening", "outgoing", "parameters", "randomness", "server_sessions", "starting", "ticket_keys",
+        "tickets", "timers", "wall",
     )  # fmt: skip
 
     def __init__(

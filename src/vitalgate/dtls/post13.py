@@ -4,7 +4,6 @@ RFC 9147 sections 5.8.4, 7, 8 and 9: messages of each kind are flights of their 
 is used to write only when the peer has acknowledged the KeyUpdate; nothing else is begun until then.
 """
 
-from collections import deque
 from collections.abc import Hashable
 
 from vitalgate.dtls import handshaking
@@ -68,7 +67,7 @@ class Post13:
         self._credential = credential
         self._session_key = session_key
         self._flights: list[Flight] = []
-        self._waiting: deque[tuple[int, bytes]] = deque()
+        self._waiting: list[tuple[int, bytes]] = []
         self._updating: Flight | None = None
         self._spare: list[bytes] = []
         self.requested = False
@@ -163,7 +162,7 @@ class Post13:
                     self._write_next()
         while self._waiting and self._updating is None:
             waiting = len(self._waiting)
-            kind, body = self._waiting.popleft()
+            kind, body = self._waiting.pop(0)
             self.send(kind, body, now)
             if len(self._waiting) == waiting:
                 break
