@@ -21,6 +21,7 @@ from vitalgate.dtls.protection import Exhausted
 from vitalgate.dtls.protection13 import Seal13
 from vitalgate.dtls.reading13 import Reading13
 from vitalgate.dtls.records import CID_AT, CID_BIT, FIXED_BITS, FIXED_MASK, HEADER_BYTES, LARGEST_PLAINTEXT, ContentType
+from vitalgate.dtls.sessions import SessionTable
 from vitalgate.engine import Datagram, Path, Randomness, Wall
 
 _APPLICATION = int(ContentType.APPLICATION_DATA)
@@ -156,6 +157,21 @@ class Endpoint:
         if found is not None:
             found.end(End.LOCAL, now, answer=Alert.CLOSE_NOTIFY)
 
+    def end_peer(self, name: str, now: float) -> int:
+        """End every association with the peer of this name, whose credential was taken out of service; how many there
+        were. `Closed` follows for each."""
+        ended = [each for each in self._core.associations.values() if each.established and each.identity.name == name]
+        for association in ended:
+            association.end(End.LOCAL, now, answer=Alert.CLOSE_NOTIFY)
+        return len(ended)
+
+    def use(self, credentials: Credentials) -> None:
+        """Handshakes go by these from now on, and what a client kept for resumption is forgotten. Associations that are
+        there stay as they are."""
+        core = self._core
+        core.credentials = credentials
+        core.tickets = SessionTable(core.limits.sessions)
+
     # DTLS 1.3 after the handshake (RFC 9147 sections 8 and 9); nothing happens in an association of DTLS 1.2
 
     def update_keys(self, association: int, now: float, *, ask: bool = False) -> None:
@@ -194,6 +210,11 @@ class Endpoint:
         """Who the peer of a complete association is."""
         found = self._core.associations.get(association)
         return found.identity if found is not None and found.established else None
+
+    def version(self, association: int) -> int:
+        """The version of a complete association, 0 where there is none."""
+        found = self._core.associations.get(association)
+        return found.version if found is not None and found.established else 0
 
     def path(self, association: int) -> Path | None:
         """Where the peer is now."""
