@@ -58,7 +58,7 @@ def test_a_client_with_new_credentials_shakes_hands_anew_and_in_full(version):
     made = pair((client, server), version)
     server.pins.add(spki(key(5)), "gateway-7")
     made.client.use(Credentials(own=OwnKey(key(5)), pins=PinnedKeys({spki(key(2)): "cloud"})))
-    ours, theirs = made.connect()
+    _, theirs = made.connect()
     (connected,) = [event for event in theirs if isinstance(event, Connected)]
     assert not connected.resumed
     server.pins.remove(spki(key(5)))
