@@ -157,6 +157,26 @@ def test_everything_arrives_over_a_bad_link(version):
     assert world.nothing_in_clear()
 
 
+@pytest.mark.parametrize("version", [DTLS_1_2, DTLS_1_3])
+def test_observers_are_told_under_protection(version):
+    world = World(version=version)
+    reading = [98]
+    world.site.add(
+        "live", lambda *_: Message(Code.CONTENT, (), b"SpO2 %d" % reading[0]), methods=[Code.GET], observable=True
+    )
+    exchange = world.client.observe(Message(Code.GET, build_options(path="live")), ("c", "s"), 0.0)
+    world.network.touch("c")
+    world.network.run(5.0)
+    for value in (97, 96):
+        reading[0] = value
+        world.site.notify("live", world.network.now)
+        world.network.touch("s")
+        world.network.run(world.network.now + 5.0)
+    told = [event.response.payload for event in world.events["c"] if event.exchange == exchange]
+    assert told == [b"SpO2 98", b"SpO2 97", b"SpO2 96"]
+    assert world.nothing_in_clear()
+
+
 def test_a_plain_coap_message_is_not_answered():
     world = World()
     world.get()

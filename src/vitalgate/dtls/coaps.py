@@ -12,8 +12,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from vitalgate.coap.endpoint import Endpoint as CoapEndpoint
-from vitalgate.coap.events import Event, Failure, RequestFailed, RequestReceived, ResponseReceived
-from vitalgate.coap.message import Message, Options, is_request
+from vitalgate.coap.events import (
+    Event,
+    Failure,
+    NotificationReceived,
+    RequestFailed,
+    RequestReceived,
+    TransferProgressed,
+)
+from vitalgate.coap.message import Code, Message, Options, is_request
 from vitalgate.coap.parameters import Limits, Parameters
 from vitalgate.coap.site import Route, Site
 from vitalgate.counters import Counters
@@ -31,16 +38,19 @@ QUEUE = 64
 """Requests that may wait for the handshake with one peer; one more fails at once."""
 ANYONE = Target()
 
+_GOES_ON = (TransferProgressed, NotificationReceived)
+"""Events after which a request is still under way."""
 _REASONS = {End.TIMEOUT: Failure.TIMEOUT, End.LIMIT: Failure.LIMIT}
 
 
 class _Queued:
-    __slots__ = ("confirmable", "exchange", "request")
+    __slots__ = ("confirmable", "exchange", "observe", "request")
 
-    def __init__(self, exchange: int, request: Message, *, confirmable: bool) -> None:
+    def __init__(self, exchange: int, request: Message, *, confirmable: bool, observe: bool) -> None:
         self.exchange = exchange
         self.request = request
         self.confirmable = confirmable
+        self.observe = observe
 
 
 class _SecuredSite(Site):
@@ -150,6 +160,7 @@ class Endpoint:
 
     def datagrams_to_send(self, now: float) -> list[Datagram]:
         """Take what is to be sent now."""
+        self._turn(now)  # a handler may have notified observers
         return self.dtls.datagrams_to_send(now)
 
     def next_timeout(self) -> float | None:
@@ -177,20 +188,48 @@ class Endpoint:
         for what is no request."""
         if not is_request(request.code):
             raise ValueError(f"code {request.code} is no request's")
+        return self._begin(request, path, now, confirmable=confirmable, observe=False)
+
+    def observe(self, request: Message, path: Path, now: float, *, confirmable: bool = True) -> int:
+        """Observe a resource, after a handshake where there is no association yet, as `coap.Endpoint.observe` does. The
+        observation ends with the association. ValueError for another method than GET and FETCH."""
+        if request.code not in (Code.GET, Code.FETCH):
+            raise ValueError(f"code {request.code} cannot observe")
+        return self._begin(request, path, now, confirmable=confirmable, observe=True)
+
+    def deregister(self, exchange: int, now: float) -> None:
+        """Observe no longer; the server is told."""
+        self._inner.deregister(self._theirs.get(exchange, exchange), now)
+        self._turn(now)
+
+    def notify(self, path: str, now: float, response: Message | None = None, *, confirmable: bool | None = None) -> int:
+        """Say that the state of resource ``path`` changed; returns how many observe it."""
+        told = self._inner.notify(path, now, response, confirmable=confirmable)
+        self._turn(now)
+        return told
+
+    def _begin(self, request: Message, path: Path, now: float, *, confirmable: bool, observe: bool) -> int:
         association = self.dtls.association_at(path)
         if association is not None and self.dtls.identity(association) is not None:
-            exchange = self._inner.request(request, association, now, confirmable=confirmable)
-            self._under_way[exchange] = association, path
+            exchange = self._send(request, association, path, now, confirmable=confirmable, observe=observe)
         else:
             exchange, self._next = self._next, self._next + 1
             if association is None:
                 association = self.dtls.connect(path, now, self.targets.get(path, ANYONE))
             queue = self._queued.setdefault(association, deque())
             if len(queue) < QUEUE:
-                queue.append(_Queued(exchange, request, confirmable=confirmable))
+                queue.append(_Queued(exchange, request, confirmable=confirmable, observe=observe))
             else:
                 self._events.append(RequestFailed(exchange, path, Failure.LIMIT))
         self._turn(now)
+        return exchange
+
+    def _send(
+        self, request: Message, association: int, path: Path, now: float, *, confirmable: bool, observe: bool
+    ) -> int:
+        call = self._inner.observe if observe else self._inner.request
+        exchange = call(request, association, now, confirmable=confirmable)
+        self._under_way[exchange] = association, path
         return exchange
 
     def cancel(self, exchange: int, now: float) -> None:
@@ -239,10 +278,11 @@ class Endpoint:
 
     def _connected(self, association: int, path: Path, now: float) -> None:
         for queued in self._queued.pop(association, ()):
-            exchange = self._inner.request(queued.request, association, now, confirmable=queued.confirmable)
+            exchange = self._send(
+                queued.request, association, path, now, confirmable=queued.confirmable, observe=queued.observe
+            )
             self._ours[exchange] = queued.exchange
             self._theirs[queued.exchange] = exchange
-            self._under_way[exchange] = association, path
 
     def _ended(self, event: Closed | Failed, now: float) -> None:
         reason = _REASONS.get(event.reason, Failure.PROTECTION)
@@ -271,7 +311,7 @@ class Endpoint:
                 if reason is Failure.TIMEOUT and association is not None:
                     # The peer may have lost its half; the next request begins with a handshake.
                     self.dtls.close(association, now)
-            if isinstance(event, ResponseReceived | RequestFailed):
+            if not isinstance(event, _GOES_ON):
                 self._under_way.pop(event.exchange, None)
                 self._theirs.pop(self._ours.pop(event.exchange, 0), None)
             self._events.append(replace(event, exchange=exchange, path=path))

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 
 from vitalgate.counters import Counters
 from vitalgate.dtls.alerts import Alert, HandshakeError
-from vitalgate.dtls.association import Association
+from vitalgate.dtls.association import NEVER, Association
 from vitalgate.dtls.client import ClientStart
 from vitalgate.dtls.core import Core
 from vitalgate.dtls.credentials import Credentials, Identity
@@ -215,6 +215,11 @@ class Endpoint:
         """The version of a complete association, 0 where there is none."""
         found = self._core.associations.get(association)
         return found.version if found is not None and found.established else 0
+
+    def heard(self, association: int) -> float:
+        """When the last record of a peer came that verified; long ago where there is no such association."""
+        found = self._core.associations.get(association)
+        return NEVER if found is None else found.heard
 
     def path(self, association: int) -> Path | None:
         """Where the peer is now."""
