@@ -15,7 +15,7 @@ from vitalgate.cli.demonstration import Demonstration, DemonstrationError, Progr
 from vitalgate.cli.output import FAILED, JsonFlag, document, errors, fail, note, say, warn, wrong
 from vitalgate.devices.recordings import RecordingError
 from vitalgate.gateway.keyexchange import KeyExchangeError
-from vitalgate.net.stacks import DEFAULT_OF, STACKS
+from vitalgate.net.stacks import DEFAULT_OF, STACKS, dtls_slug
 
 app = typer.Typer(add_completion=False)
 
@@ -25,6 +25,21 @@ class Security(enum.StrEnum):
 
     NOSEC = "nosec"
     OSCORE = "oscore"
+    DTLS = "dtls"
+
+
+class DtlsVersion(enum.StrEnum):
+    """Values of `--dtls-version`."""
+
+    V12 = "1.2"
+    V13 = "1.3"
+
+
+class DtlsMode(enum.StrEnum):
+    """Values of `--dtls-mode`."""
+
+    RPK = "rpk"
+    PSK = "psk"
 
 
 def _line(progress: Progress) -> str:
@@ -45,9 +60,26 @@ def _table(result: dict[str, Any]) -> Table:
     return table
 
 
+def _slug(security: Security, version: DtlsVersion | None, mode: DtlsMode | None, stack: str) -> str:
+    """The stack that is meant."""
+    if version is not None or mode is not None:
+        if stack or security is not Security.DTLS:
+            wrong("--dtls-version and --dtls-mode go with --security dtls alone")
+        return dtls_slug((version or DtlsVersion.V13).value, (mode or DtlsMode.RPK).value)
+    slug = stack or DEFAULT_OF[security.value]
+    if slug not in STACKS:
+        wrong(f"--stack: {slug!r} is none of {', '.join(STACKS)}")
+    return slug
+
+
 @app.command()
 def demo(
     security: Annotated[Security, typer.Option(help="How the way to the cloud is protected.")] = Security.OSCORE,
+    dtls_version: Annotated[DtlsVersion | None, typer.Option(help="Of --security dtls; 1.3 when left out.")] = None,
+    dtls_mode: Annotated[
+        DtlsMode | None,
+        typer.Option(help="How both ends show who they are under --security dtls: raw public keys when left out."),
+    ] = None,
     stack: Annotated[str, typer.Option(help="A protection stack by its slug, instead of --security.")] = "",
     seconds: Annotated[float | None, typer.Option(min=1, help="How long; until interrupted when left out.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Keep everything here (else a temporary folder).")] = None,
@@ -56,9 +88,7 @@ def demo(
     json: JsonFlag = False,
 ) -> None:
     """Cloud, gateway and three simulated devices that replay real recordings, with a live dashboard."""
-    slug = stack or DEFAULT_OF[security.value]
-    if slug not in STACKS:
-        wrong(f"--stack: {slug!r} is none of {', '.join(STACKS)}")
+    slug = _slug(security, dtls_version, dtls_mode, stack)
     if not STACKS[slug].protects:
         warn(f"{STACKS[slug].title}. {STACKS[slug].words}. Never use this with patients.")
 

@@ -1,11 +1,11 @@
 """What the enrolment service tells: answers to peers, as a table, and events to the ingest engine and the audit."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, TypeAlias
 
 from vitalgate.coap.message import Code
-from vitalgate.oscore.context import ContextError, SecurityContext
+from vitalgate.oscore.context import ContextError, Parameters, SecurityContext
 from vitalgate.oscore.contexts import Contexts
 
 
@@ -49,11 +49,14 @@ ANSWERS: Final[dict[Refusal, tuple[Code, bytes]]] = {
 
 @dataclass(frozen=True, slots=True)
 class ContextAdded:
-    """``context`` (named after its gateway) is to be put into service beside the contexts that are."""
+    """``context`` (named after its gateway) is to be put into service beside the contexts that are. ``keys`` are the
+    session's, the cloud's side; ``public`` is the identity key (33 bytes) that it was made with."""
 
     gateway: str
     kid: bytes
     context: SecurityContext
+    keys: Parameters = field(repr=False)
+    public: bytes
 
 
 @dataclass(frozen=True, slots=True)

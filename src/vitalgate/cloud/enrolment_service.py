@@ -393,7 +393,8 @@ class EnrolmentService:
                 retiring = replace(old, retire_at=change.wall + self.limits.retire_after)
                 self._live[old.kid] = (retiring, self._live[old.kid][1])
         self._live[change.context.kid] = (change.context, context)
-        self._events.append(ContextAdded(gateway, change.context.kid, context))
+        made = change.context
+        self._events.append(ContextAdded(gateway, made.kid, context, made.keys, change.record.public))
         if change.code is not None:
             replaced = fingerprint_text(change.former.public) if change.former else ""
             self._events.append(GatewayEnrolled(gateway, fingerprint, replaced, change.code.code_id))
@@ -443,14 +444,17 @@ class EnrolmentService:
                 self._remove(kid)
 
     def _restore(self, record: ContextRecord) -> None:
+        identity = self._store.identity(record.thumbprint)
         try:
+            if identity is None:
+                raise SequenceError("a session of an identity that is not there")
             context = SecurityContext(record.gateway, record.keys, self._sequences, fresh=False, window=REPLAY_WINDOW)
         except SequenceError:
             self.counters.add("cloud_enrolment_contexts_unusable")
             self._store.delete_context(record.kid)
             return
         self._live[record.kid] = (record, context)
-        self._events.append(ContextAdded(record.gateway, record.kid, context))
+        self._events.append(ContextAdded(record.gateway, record.kid, context, record.keys, identity.public))
 
     def _remove(self, kid: bytes) -> None:
         live = self._live.pop(kid, None)

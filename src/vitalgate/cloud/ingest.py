@@ -35,7 +35,7 @@ from vitalgate.counters import Counters
 from vitalgate.engine import Datagram, Path
 from vitalgate.gateway.delivery import DeliveryError, unpack
 from vitalgate.gateway.entry import Entry
-from vitalgate.gateway.notice import DeviceGap, Gap, Quarantined
+from vitalgate.gateway.notice import DeviceGap, EpochOpened, Gap, Quarantined
 from vitalgate.net.stacks import DEFAULT_OF
 from vitalgate.quick import quick
 from vitalgate.vitals.observation import Observation, Samples
@@ -75,10 +75,16 @@ class _Waiting:
     delivery: Delivery
 
 
+def under_oscore(_: RequestReceived) -> str:
+    """The stack of every authenticated request, where there is OSCORE alone."""
+    return DEFAULT_OF["oscore"]
+
+
 class Ingest:
     """An engine round ``endpoint``; events of the endpoint that are not its own come out of `next_event`.
 
-    ``security`` is the stack (`vitalgate.net.stacks`) under which an authenticated peer speaks here. Peers without
+    ``security`` tells the stack (`vitalgate.net.stacks`) under which the authenticated peer of a request speaks; '' is
+    one that is not accepted, and the peer is taken for unauthenticated. Peers without
     identity are refused unless ``allow_nosec``; each delivery taken from one is counted and shown as unprotected. One
     ingest writes to ``store`` at a time; ``board`` shows what was committed.
     """
@@ -89,7 +95,7 @@ class Ingest:
         store: Store,
         *,
         board: LiveBoard | None = None,
-        security: str = DEFAULT_OF["oscore"],
+        security: Callable[[RequestReceived], str] = under_oscore,
         allow_nosec: bool = False,
         limits: IngestLimits | None = None,
         counters: Counters | None = None,
@@ -168,7 +174,8 @@ class Ingest:
     def _take(self, event: RequestReceived) -> Message | None:
         """The answer to what cannot be committed, or None: it waits for the turn."""
         request = event.request
-        refused = self._refuse_early(request, event.identity)
+        security = self._security(event) if event.identity else ""
+        refused = self._refuse_early(request, security)
         if refused is not None:
             return refused
         if len(self._waiting) >= self.limits.waiting:
@@ -179,18 +186,18 @@ class Ingest:
             return self._answer(Code.BAD_REQUEST, "malformed", str(error))
         if not entries:
             return self._answer(Code.BAD_REQUEST, "malformed", "a delivery without entries")
-        if event.identity:
-            delivery = Delivery(event.identity, entries, self._security)
+        if security:
+            delivery = Delivery(event.identity, entries, security)
         else:
             self.counters.add("cloud_unprotected_deliveries")
             delivery = Delivery(_named(request), entries, NOSEC)
         self._waiting.append(_Waiting(event.exchange, delivery))
         return None
 
-    def _refuse_early(self, request: Message, identity: str) -> Message | None:
+    def _refuse_early(self, request: Message, authenticated: str) -> Message | None:
         if request.code != Code.POST:
             return self._answer(Code.METHOD_NOT_ALLOWED, "method")
-        if not identity and not self._allow_nosec:
+        if not authenticated and not self._allow_nosec:
             return self._answer(Code.UNAUTHORIZED, "unprotected", "this cloud takes protected deliveries only")
         if len(request.payload) > self.limits.payload:
             size = ((Option.SIZE1, encode_uint(self.limits.payload)),)
@@ -261,6 +268,10 @@ class Ingest:
                 )
             elif isinstance(notice, DeviceGap):
                 board.add_gap(delivery.gateway, notice.device, "device", notice.cause, notice.start, notice.end, 0)
+            elif isinstance(notice, EpochOpened):
+                board.release_until(delivery.gateway, entry.gateway_time)
+            elif isinstance(notice, Quarantined) and not notice.frames:
+                board.release(delivery.gateway, kind=notice.kind, port=notice.port, serial=notice.serial)
             elif isinstance(notice, Quarantined):
                 board.quarantined(
                     delivery.gateway,

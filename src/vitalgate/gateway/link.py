@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from vitalgate.coap.endpoint import Endpoint as CoapEndpoint
+from vitalgate.coap.endpoint import MessageEndpoint
 from vitalgate.coap.events import RequestFailed, ResponseReceived
 from vitalgate.coap.parameters import Parameters
 from vitalgate.counters import Counters
 from vitalgate.engine import Datagram, Path, Randomness, Wall
 from vitalgate.gateway.enrolment import EnrolmentClient, EnrolmentFailed, KeysEstablished, rekey
+from vitalgate.gateway.protection import DtlsProtection, OscoreProtection, Protection
 from vitalgate.gateway.storage import SpoolStorage
 from vitalgate.gateway.uplink import EntryRefused, LinkDown, LinkUp, RekeyNeeded, Uplink, UplinkParameters
 from vitalgate.gateway.vault import CLOUD_NAME, GatewayVault, Standing
 from vitalgate.net.stacks import STACKS
 from vitalgate.oscore.context import SecurityContext
-from vitalgate.oscore.contexts import Contexts
-from vitalgate.oscore.endpoint import Endpoint as OscoreEndpoint
 from vitalgate.oscore.sequence import SequenceStore
 
 CHECK_KEYS_EVERY: Final = 5.0
@@ -29,10 +29,6 @@ CHECK_KEYS_EVERY: Final = 5.0
 FIRST_REKEY_PAUSE: Final = 5.0
 LONGEST_REKEY_PAUSE: Final = 300.0
 """Seconds before another run after one that failed, doubled from the first to the longest."""
-OVERLAP: Final = 60.0
-"""Seconds for which the former keys still verify what was under way."""
-FORMER: Final = 2
-"""Former keys that are kept so at a time, the newest: the cloud's name for itself is the same in all of them."""
 
 
 class NotEnrolledError(RuntimeError):
@@ -81,25 +77,26 @@ class Link:
         self._counters = Counters() if counters is None else counters
         self._randomness = randomness
         self._events: deque[LinkEvent] = deque()
-        self._contexts = Contexts()
-        self._context: SecurityContext | None = None
-        self._former: deque[SecurityContext] = deque()
+        self._has_keys = False
         self._client: EnrolmentClient | None = None
         self._rekey_pause = FIRST_REKEY_PAUSE
         self._rekey_at: float | None = None
         self._check_at: float | None = None
         parameters = uplink or UplinkParameters()
         coap = Parameters(nstart=parameters.window + parameters.alarm_slots + 1)
-        self._oscore: OscoreEndpoint | None = None
-        endpoint: CoapEndpoint | OscoreEndpoint
+        self._protection: Protection | None = None
+        endpoint: MessageEndpoint
         query: tuple[str, ...] = ()
-        if STACKS[stack].protects:
+        row = STACKS[stack]
+        if row.protects:
             standing = vault.load_session(sequences)
             if standing is Standing.NOT_ENROLLED:
                 raise NotEnrolledError(f"this gateway is {standing.value}")
-            self._oscore = endpoint = OscoreEndpoint(
-                contexts=self._contexts, parameters=coap, counters=self._counters, randomness=randomness, wall=wall
-            )
+            if row.dtls is None:
+                self._protection = OscoreProtection(path, coap, self._counters, randomness, wall)
+            else:
+                self._protection = DtlsProtection(stack, vault, path, coap, self._counters, randomness, wall)
+            endpoint = self._protection.endpoint
             self._check_at = 0.0
             if isinstance(standing, SecurityContext):
                 self._use(standing, 0.0)
@@ -164,12 +161,12 @@ class Link:
 
     def _begin_rekey(self, now: float) -> None:
         self._rekey_at = None
-        if self._client is not None or self._oscore is None:
+        if self._client is not None or self._protection is None:
             return
         self._counters.add("gateway_rekeys", "begun")
         self._uplink.pause(now)
         self._client = EnrolmentClient(
-            self._oscore.request_unprotected,
+            self._protection.endpoint.request_unprotected,
             self._path,
             rekey(self._vault),
             counters=self._counters,
@@ -180,7 +177,7 @@ class Link:
     def _turn(self, now: float) -> None:
         while (event := self._uplink.next_event()) is not None:
             if isinstance(event, RekeyNeeded):
-                if self._oscore is not None and self._client is None and self._rekey_at is None:
+                if self._protection is not None and self._client is None and self._rekey_at is None:
                     self._begin_rekey(now)
             elif isinstance(event, LinkUp | LinkDown | EntryRefused):
                 self._events.append(event)
@@ -202,15 +199,11 @@ class Link:
             self._rekey_at = now + self._rekey_pause
             self._events.append(KeysRefused(f"{outcome.failure.value} ({outcome.detail})", self._rekey_pause))
             self._rekey_pause = min(2 * self._rekey_pause, LONGEST_REKEY_PAUSE)
-            if self._context is not None:
+            if self._has_keys:
                 self._uplink.resume(now)  # a refusal can be forged: the former keys may be good all the same
 
     def _use(self, context: SecurityContext, now: float) -> None:
-        if self._context is not None:
-            self._contexts.retire(self._context, now + OVERLAP)
-            self._former.append(self._context)
-        if len(self._former) > FORMER:
-            self._contexts.remove(self._former.popleft())
-        self._context = context
-        self._contexts.add(context, path=self._path)
         assert context.name == CLOUD_NAME
+        assert self._protection is not None  # nothing else asks for keys
+        self._protection.use(context, now)
+        self._has_keys = True

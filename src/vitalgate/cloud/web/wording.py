@@ -20,7 +20,7 @@ PROTECTIONS: Final[dict[str, Protection]] = {
     stack.slug: Protection(
         stack.slug,
         "protected" if stack.protects else "none",
-        stack.security.upper() if stack.protects else "UNPROTECTED",
+        stack.label,
         f"{stack.title}: {stack.words}",
     )
     for stack in STACKS.values()
