@@ -1,8 +1,9 @@
 """One SA's cryptography over whole ESP packets: `sealer` and `opener` make the two calls of the hot path.
 
 The forms are RFC 4303 section 2 with the AEADs of RFC 4106, 4309, 7634 and 8750, and encryption followed by a MAC for
-the rest. GMAC (RFC 4543 section 3) authenticates its IV too, as kernels do, though the RFC's text leaves that out. Extended sequence numbers: SPI and all 64 bits are the additional data of
-AEADs (RFC 4106 section 5); the high half is appended for MACs and not sent (RFC 4303 section 2.2.1).
+the rest. GMAC (RFC 4543 section 3) authenticates its IV too, as kernels do, though the RFC's text leaves that out.
+Extended sequence numbers: SPI and all 64 bits are the additional data of AEADs (RFC 4106 section 5); the high half is
+appended for MACs and not sent (RFC 4303 section 2.2.1).
 """
 
 import struct
