@@ -368,6 +368,22 @@ def test_notices_reach_board_and_store(rig, store, spool, clock):
     assert "gap" in shape["devices"][0]["marks"]
 
 
+def test_who_is_released_leaves_the_board_and_the_store(rig, store, spool, clock):
+    def shown():
+        board = sorted(row["serial"] for row in rig.board.snapshot()["quarantine"])
+        assert board == sorted(row.serial for row in store.read.quarantine())
+        return board
+
+    report = [spool.notice(Quarantined("ttyS1", "nonin", serial, 3, START)) for serial in ("501", "502")]
+    rig.one(pack(report))
+    clock.pass_(1)
+    rig.one(pack([spool.notice(Quarantined("ttyS1", "nonin", "501", 0, START))]))
+    assert shown() == ["502"]
+    clock.pass_(1)
+    rig.one(pack([Spool(78, clock).notice(EpochOpened(spool.epoch, 3, "gateway stopped"))]))
+    assert shown() == []
+
+
 def test_a_board_filled_from_the_store_shows_what_the_last_one_showed(rig, store, spool, clock):
     for _ in range(5):
         rig.one(pack([spool.numerics(), spool.wave()]))

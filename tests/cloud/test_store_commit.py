@@ -329,8 +329,41 @@ def test_quarantine_keeps_the_newest_report_and_is_bounded(store, spool, clock):
     rows = store.read.quarantine()
     assert len(rows) == 256
     assert rows[0].serial == "299"
-    store.clear_quarantine("gw-1", "nonin", "ttyS1", "299")
-    assert store.read.quarantine()[0].serial == "298"
+
+
+def test_a_source_leaves_quarantine_when_the_gateway_releases_it(store, spool, clock):
+    def report(serial, frames):
+        clock.pass_(1)
+        return spool.notice(Quarantined("ttyS1", "nonin", serial, frames, START))
+
+    def serials():
+        return sorted(row.serial for row in store.read.quarantine())
+
+    late = report("501", 2)
+    store.commit([Delivery("gw-1", (report("501", 3), report("502", 1)))])
+    store.commit([Delivery("gw-2", (Spool(99, clock).notice(Quarantined("ttyS1", "nonin", "501", 3, START)),))])
+    store.commit([Delivery("gw-1", (report("501", 0),))])
+    assert serials() == ["501", "502"], "gw-2's is another source"
+    store.commit([Delivery("gw-1", (late,))])
+    assert serials() == ["501", "502"], "a report from before the release changes nothing"
+    store.commit([Delivery("gw-1", (report("501", 1),))])
+    assert serials() == ["501", "501", "502"], "it was bound and is no longer: it is back"
+    for number in range(255):
+        store.commit([Delivery("gw-1", (report(f"x{number}", 1), report(f"x{number}", 0)))])
+    assert serials() == ["501", "501", "502"], "releases make room before sources do"
+
+
+def test_a_gateway_that_starts_anew_begins_without_quarantine(store, clock):
+    before, after = Spool(12, clock), Spool(13, clock)
+    late = before.notice(Quarantined("ttyS1", "nonin", "503", 1, START))
+    store.commit([Delivery("gw-1", (before.notice(Quarantined("ttyS1", "nonin", "501", 3, START)),))])
+    store.commit([Delivery("gw-2", (Spool(99, clock).notice(Quarantined("ttyS1", "nonin", "504", 3, START)),))])
+    clock.pass_(60)  # in which 501 is enrolled
+    opened = after.notice(EpochOpened(12, 2, "gateway stopped"))
+    clock.pass_(1)
+    store.commit([Delivery("gw-1", (after.notice(Quarantined("ttyS2", "nonin", "502", 1, START)), opened))])
+    store.commit([Delivery("gw-1", (late,))])
+    assert sorted(row.serial for row in store.read.quarantine()) == ["502", "504"]
 
 
 def test_latency_is_measured_from_the_last_byte_to_the_end_of_the_commit(store, spool, clock):

@@ -322,6 +322,20 @@ def test_binding_a_device_lets_it_through_from_its_next_frame(tmp_path: Path) ->
     assert list(rig.engine.watched()) == []
 
 
+def test_whoever_was_in_quarantine_is_released_when_bindings_change(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, bindings=())
+    rig.hears(nonin(1))
+    rig.hears(hl7("A1"), "call")
+    rig.wait(1.0)
+    rig.taken()
+    rig.engine.set_bindings(BindingTable([NONIN]), rig.now)
+    rig.hears(nonin(2))
+    rig.hears(hl7("A2"), "call")
+    rig.wait(1.0)
+    told = [(one.port, one.serial, one.frames) for one in notices(rig.taken(), Quarantined)]
+    assert told == [(LINE, "", 0), (MLLP, MONITOR.serial, 0), (MLLP, MONITOR.serial, 1)]
+
+
 def frame_hash_of(number: int) -> bytes:
     return frame_hash(nonin(number))
 

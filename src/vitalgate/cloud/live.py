@@ -213,6 +213,18 @@ class LiveBoard:
             self._quarantine_version = self._version
         self._tell()
 
+    def release_until(self, gateway: str, until: float) -> None:
+        """Take off the quarantine list what a gateway reported up to ``until``, when it started anew."""
+        with self._lock:
+            past = [key for key, row in self._quarantine.items() if key[0] == gateway and row["last"] <= until]
+            if not past:
+                return
+            for key in past:
+                del self._quarantine[key]
+            self._version += 1
+            self._quarantine_version = self._version
+        self._tell()
+
     def revoke(self, gateway: str, revoked: bool = True) -> None:
         """Show that a gateway's identity is revoked (or is again in force)."""
         with self._lock:

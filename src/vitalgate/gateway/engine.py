@@ -155,11 +155,15 @@ class GatewayEngine:
     def set_bindings(self, bindings: BindingTable, now: float) -> None:
         """Go on with other bindings: lines are judged anew at their next frame."""
         self.bindings = bindings
+        wall = self._wall()
         for port in self._ports.values():
+            for source in port.quarantine.values():  # whoever is still not enrolled is told of again when it speaks
+                self.spool.notify("", Quarantined(port.name, source.kind, source.serial, 0, source.since), wall)
             port.quarantine.clear()
             for line in port.lines.values():
                 line.urn = ""
         self._watch(now)
+        self._arm_commit(now)
 
     def _watch(self, now: float) -> None:
         """Watch exactly the devices that are bound to a port that is there."""

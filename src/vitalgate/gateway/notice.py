@@ -43,7 +43,8 @@ class DeviceGap:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A device that is not enrolled spoke: decoded and counted, not forwarded."""
+    """A device that is not enrolled spoke: decoded and counted, not forwarded. ``frames`` 0: it is no longer in
+    quarantine (whoever still belongs there is told of again when it speaks)."""
 
     port: str
     kind: str

@@ -24,7 +24,7 @@ from vitalgate.cloud.store.dialect import compile_counting, compile_insert, comp
 from vitalgate.cloud.store.epochs import EpochState
 from vitalgate.cloud.store.gateways import GatewayRow, ensure_gateway, entry_context, find_device, make_device
 from vitalgate.cloud.store.latency import Latencies, bucket_of
-from vitalgate.cloud.store.notices import write_gap, write_quarantine
+from vitalgate.cloud.store.notices import release_quarantine, write_gap, write_quarantine
 from vitalgate.cloud.store.schema import devices, entries, epochs, gateways, latency
 from vitalgate.gateway.entry import Entry
 from vitalgate.gateway.notice import DeviceGap, EpochOpened, Gap, Quarantined
@@ -291,6 +291,7 @@ class Committer:
     ) -> None:
         notice = entry.notice
         if isinstance(notice, EpochOpened):
+            release_quarantine(connection, gateway.id, entry.gateway_time)
             if not notice.previous_epoch or notice.previous_epoch == entry.epoch:
                 return
             state.previous_epoch, state.previous_last = notice.previous_epoch, notice.previous_sequence
@@ -310,7 +311,7 @@ class Committer:
         elif isinstance(notice, DeviceGap):
             home = self._device(connection, notice.device, gateway)
             write_gap(connection, state.id, entry, notice, None if home is None else home.id)
-        elif isinstance(notice, Quarantined):
+        elif isinstance(notice, Quarantined) and state.closed_at_last is None:  # else it has started again since
             write_quarantine(self._database, connection, gateway.id, notice, entry.gateway_time)
 
     # latency

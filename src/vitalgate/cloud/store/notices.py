@@ -60,7 +60,10 @@ def _context(gateway_id: int) -> bytes:
 def write_quarantine(
     database: Database, connection: sa.Connection, gateway_id: int, notice: Quarantined, last_seen: float
 ) -> None:
-    """Write down what is known of a source in quarantine; an older report never overwrites a newer one."""
+    """Write down what is known of a source in quarantine; an older report never overwrites a newer one.
+
+    A release (no frames) is kept as a row too, which nobody is shown: a report from before it may still be under way.
+    """
     keys = database.keys
     key = keys.lookup("quarantine", f"{notice.kind}\0{notice.port}\0{notice.serial}")
     mine = quarantine.c.gateway_id == gateway_id
@@ -75,7 +78,8 @@ def write_quarantine(
                 .values(frames=notice.frames, first_seen=notice.since, last_seen=last_seen)
             )
         return
-    silent = connection.execute(sa.select(quarantine.c.id).where(mine).order_by(quarantine.c.last_seen)).scalars().all()
+    first_to_go = (quarantine.c.frames > 0, quarantine.c.last_seen)
+    silent = connection.execute(sa.select(quarantine.c.id).where(mine).order_by(*first_to_go)).scalars().all()
     for row_id in silent[: max(0, len(silent) - MAX_QUARANTINE + 1)]:
         connection.execute(sa.delete(quarantine).where(quarantine.c.id == row_id))
     sealed = keys.seal(cbor2.dumps([notice.kind, notice.port, notice.serial]), _context(gateway_id))
@@ -91,10 +95,20 @@ def write_quarantine(
     )
 
 
+def release_quarantine(connection: sa.Connection, gateway_id: int, until: float) -> None:
+    """A gateway started at ``until``, perhaps with other enrolments: what it reported before is past."""
+    connection.execute(
+        sa.update(quarantine)
+        .where(quarantine.c.gateway_id == gateway_id, quarantine.c.frames > 0, quarantine.c.last_seen <= until)
+        .values(frames=0)
+    )
+
+
 def read_quarantine(database: Database, connection: sa.Connection, gateways: dict[int, str]) -> list[QuarantineRow]:
     """Every source in quarantine, the latest heard first."""
     found = []
-    for row in connection.execute(sa.select(quarantine).order_by(quarantine.c.last_seen.desc())).all():
+    held = sa.select(quarantine).where(quarantine.c.frames > 0).order_by(quarantine.c.last_seen.desc())
+    for row in connection.execute(held).all():
         kind, port, serial = cbor2.loads(database.keys.unseal(connection, row.sealed_content, _context(row.gateway_id)))
         name = gateways.get(row.gateway_id, "")
         found.append(QuarantineRow(name, kind, port, serial, row.frames, row.first_seen, row.last_seen))

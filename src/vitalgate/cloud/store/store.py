@@ -16,7 +16,7 @@ from vitalgate.cloud.store.errors import StoreError, StoreUnavailable
 from vitalgate.cloud.store.gateways import find_device, find_gateway, set_revoked
 from vitalgate.cloud.store.latency import LatencySummary
 from vitalgate.cloud.store.read import Reader
-from vitalgate.cloud.store.schema import devices, quarantine
+from vitalgate.cloud.store.schema import devices
 from vitalgate.engine import Randomness, Wall
 from vitalgate.gateway.secrets import KeySource
 
@@ -103,13 +103,3 @@ class Store:
             connection.execute(sa.update(devices).where(devices.c.id == row.id).values(gateway_id=home.id))
             self.database.changed(connection)
             self.audit.append(connection, Action.DEVICE_MOVED, actor=actor, subject=urn, detail=gateway)
-
-    def clear_quarantine(self, gateway: str, kind: str, port: str, serial: str) -> None:
-        """Forget a source in quarantine (it was enrolled, or is gone)."""
-        with self.database.writing() as connection:
-            key = self.database.keys.lookup("quarantine", f"{kind}\0{port}\0{serial}")
-            home = find_gateway(self.database, connection, gateway)
-            if home is not None:
-                connection.execute(
-                    sa.delete(quarantine).where(quarantine.c.gateway_id == home.id, quarantine.c.source_key == key)
-                )
