@@ -193,7 +193,7 @@ def test_the_window_against_a_set(size, esn, steps, start):
     window = ReplayWindow(size, esn=esn)
     window.highest = highest = max(start, 1)
     seen = {highest}
-    window._seen = 1
+    window.seen = 1
     at = highest
     for step in steps:
         at = max(at + step, 1)
@@ -395,3 +395,42 @@ def test_wrong_parameters_are_refused():
         opener(suite("hmac-sha1-96"), bytes(20), 256, esn=False, randomness=random.randbytes)
     assert parameters("aes-gcm-16").source == A4
     assert parameters("aes-gcm-16").destination == B4
+
+
+@pytest.mark.parametrize("chosen", ["aes-gcm-16", "aes-gcm-8", "aes-ccm-8-iiv", "chacha20-poly1305"])
+@pytest.mark.parametrize("outer", [4, 6])
+def test_the_straight_way_is_the_general_way(chosen, outer):
+    """With a ledger SAs go the general way, without one the straight way where there is one: same bytes, same state."""
+    given = parameters(chosen, outer)
+    general, straight = EspOutbound(given, ledger=Ledger()), EspOutbound(given)
+    assert general.protect == general.protect_generally
+    assert straight.protect != straight.protect_generally
+    readers = EspInbound(given, ledger=Ledger()), EspInbound(given)
+    source = random.Random(7)
+    sealed = []
+    for number in range(300):
+        version = source.choice((4, 6))
+        field = {"tos" if version == 4 else "traffic_class": source.randrange(256)}
+        if version == 4 and number % 2:
+            field["dont_fragment"] = True
+        clear = packet(version, source.randrange(1400), ends=IN4 if version == 4 else IN6, **field)
+        one, two = general.protect(clear), straight.protect(clear)
+        assert one == two
+        sealed.append(one)
+    source.shuffle(sealed)
+    for each in sealed:
+        changed = bytearray(each)
+        if source.random() < 0.4:
+            changed[source.randrange(len(changed))] ^= 1 << source.randrange(8)
+        answers = []
+        for reader in readers:
+            for data in (bytes(changed), each, each[:60]):
+                try:
+                    answers.append(reader.unprotect(data))
+                except Refused as refused:
+                    answers.append(refused.reason)
+        assert answers[:3] == answers[3:]
+    for one, two in ((general, straight), readers):
+        assert (one.packets, one.octets) == (two.packets, two.octets)
+    assert readers[0].window.highest == readers[1].window.highest
+    assert readers[0].window.seen == readers[1].window.seen

@@ -1,6 +1,7 @@
 """The Encapsulating Security Payload (RFC 4303): `EspOutbound.protect`, `EspInbound.unprotect`."""
 
 import os
+from collections.abc import Callable
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -8,6 +9,7 @@ from cryptography.exceptions import InvalidTag
 from vitalgate.engine import Randomness
 from vitalgate.ip.packet import ESP, IP_IN_IP, IPV6, NO_NEXT_HEADER
 from vitalgate.ipsec.association import Association, Mode, Parameters
+from vitalgate.ipsec.fast import fits, protector, unprotector
 from vitalgate.ipsec.ledger import Layout, Ledger, Row
 from vitalgate.ipsec.outbound import Outbound, Reserve
 from vitalgate.ipsec.placing import find, inner_packet, joined, split
@@ -34,7 +36,7 @@ def _trailers(align: int, next_header: int) -> tuple[bytes, ...]:
 class EspOutbound(Outbound):
     """A sender's SA for ESP. Raises `SuiteError`."""
 
-    __slots__ = ("_align", "_extra", "_random", "_seal", "_tfc", "_trailers")
+    __slots__ = ("_align", "_extra", "_random", "_seal", "_tfc", "_trailers", "protect")
 
     def __init__(
         self,
@@ -58,6 +60,10 @@ class EspOutbound(Outbound):
         self._tfc = parameters.tfc
         self._random = randomness
         self._extra = 0 if parameters.encapsulation is None else UDP_SIZE
+        self.protect: Callable[[bytes], bytes] = self.protect_generally
+        """The IP packet that carries an IP packet protected. Raises `Refused`."""
+        if ledger is None and fits(parameters):
+            self.protect = protector(self, self._wrap, _trailers)
 
     def seal(self, payload: bytes, next_header: int) -> bytes:
         """The ESP packet, from SPI to ICV, that carries ``payload``. Raises `Refused`."""
@@ -79,7 +85,7 @@ class EspOutbound(Outbound):
             trailer = made[len(payload) % self._align]
         return self._seal(sequence, payload + trailer)
 
-    def protect(self, packet: bytes) -> bytes:
+    def protect_generally(self, packet: bytes) -> bytes:
         """The IP packet that carries ``packet`` (IPv4 or IPv6) protected. Raises `Refused`."""
         if self.parameters.mode is Mode.TUNNEL:
             made = self._wrap(packet, self.seal(packet, IPV6 if packet[0] >= 0x60 else IP_IN_IP))
@@ -144,7 +150,7 @@ class EspOutbound(Outbound):
 class EspInbound(Association):
     """A receiver's SA for ESP. Raises `SuiteError`."""
 
-    __slots__ = ("_align", "_fixed", "_open", "_packet_stop", "_tunnel", "window")
+    __slots__ = ("_align", "_fixed", "_open", "_packet_stop", "_tunnel", "unprotect", "window")
 
     def __init__(
         self,
@@ -165,6 +171,10 @@ class EspInbound(Association):
         self._tunnel = parameters.mode is Mode.TUNNEL
         limits = [each for each in (parameters.soft.packets, parameters.hard.packets) if each is not None]
         self._packet_stop = min(limits, default=1 << 62)
+        self.unprotect: Callable[[bytes], bytes | None] = self.unprotect_generally
+        """The packet that an IP packet carried, None for a dummy. Raises `Refused`."""
+        if ledger is None and fits(parameters):
+            self.unprotect = unprotector(self, self.unprotect_generally, PADS)
 
     def open(self, packet: bytes) -> tuple[bytes, int]:
         """Payload and next header of the ESP packet, from SPI to ICV. Raises `Refused`.
@@ -201,7 +211,7 @@ class EspInbound(Association):
             self._check_packets()
         return plain[:end], plain[-1]
 
-    def unprotect(self, packet: bytes) -> bytes | None:
+    def unprotect_generally(self, packet: bytes) -> bytes | None:
         """The packet that the IP packet ``packet`` carried, None for a dummy. Raises `Refused`."""
         if packet[:1] == b"\x45" and packet[9:10] == b"\x32" and not (packet[6] & 0x3F or packet[7]):
             name, start = 9, 20

@@ -11,10 +11,11 @@ _LOW: Final = 0xFFFFFFFF
 class ReplayWindow:
     """Which sequence numbers were received. `number` is asked before the cryptography, `mark` called after it.
 
+    Bit i of ``seen`` says that ``highest - i`` was received; ``bits`` masks it to the window's size.
     ``size`` 0: nothing is remembered but the highest number, which extended numbers need.
     """
 
-    __slots__ = ("_mask", "_seen", "esn", "highest", "size")
+    __slots__ = ("bits", "esn", "highest", "seen", "size")
 
     def __init__(self, size: int = DEFAULT, *, esn: bool = False) -> None:
         if size and not SMALLEST <= size <= LARGEST:
@@ -22,8 +23,8 @@ class ReplayWindow:
         self.size = size
         self.esn = esn
         self.highest = 0
-        self._mask = (1 << size) - 1
-        self._seen = 0  # bit i: `highest - i` was received
+        self.bits = (1 << size) - 1
+        self.seen = 0
 
     def number(self, low: int) -> int | None:
         """The whole sequence number whose low 32 bits were received, None where it may not be accepted."""
@@ -38,7 +39,7 @@ class ReplayWindow:
         size = self.size
         if size == 0:
             return low
-        if -ahead >= size or self._seen >> -ahead & 1:
+        if -ahead >= size or self.seen >> -ahead & 1:
             return None
         return low
 
@@ -58,8 +59,11 @@ class ReplayWindow:
     def mark(self, number: int) -> None:
         """Remember ``number``, which `number` gave and whose packet has been verified."""
         ahead = number - self.highest
-        if ahead > 0:
-            self._seen = (self._seen << ahead | 1) & self._mask if ahead < self.size else 1
+        if ahead == 1:
+            self.seen = (self.seen << 1 | 1) & self.bits
+            self.highest = number
+        elif ahead > 0:
+            self.seen = (self.seen << ahead | 1) & self.bits if ahead < self.size else 1
             self.highest = number
         else:
-            self._seen |= 1 << -ahead
+            self.seen |= 1 << -ahead

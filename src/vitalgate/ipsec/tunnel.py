@@ -12,6 +12,7 @@ from vitalgate.ipsec.refusal import Drop, Refused
 _IPV4: Final = struct.Struct("!BBHHHBBH8s")
 _UDP: Final = struct.Struct("!HHHH")
 _CE: Final = 3
+_MAX_READY: Final = 2048
 Wrap = Callable[[bytes, bytes], bytes]
 """(inner packet, what it became) to the packet outside."""
 
@@ -64,23 +65,33 @@ def wrapper(parameters: Parameters) -> Wrap:
     base = 0x4500 + (hop_limit << 8 | protocol) + sum(struct.unpack("!4H", addresses))
     identification = 0
 
+    ready: dict[int, bytes] = {}
+    """Headers of packets that are not to be cut, which differ in length and traffic class alone."""
+
     def wrap4(inner: bytes, body: bytes) -> bytes:
         nonlocal identification
         total = len(body) + 20 + extra
-        if total > ipv4.MAX_LENGTH:
-            raise Refused(Drop.TOO_BIG)
         first = inner[0]
         tos = classes[inner[1] if first < 0x60 else (first & 15) << 4 | inner[1] >> 4]
         # DF of an inner IPv6 packet counts as set: its own routers never cut it.
         if always or (copy and (first >= 0x60 or inner[6] & 0x40)):
+            known = ready.get(total << 8 | tos)
+            if known is not None:
+                return known + udp(body) if extra else known + body
             number, bits = 0, ipv4.DONT_FRAGMENT
         else:
             identification = number = identification + 1 & 0xFFFF
             bits = 0
+        if total > ipv4.MAX_LENGTH:
+            raise Refused(Drop.TOO_BIG)
         found = base + total + number + bits + tos
         found = (found & 0xFFFF) + (found >> 16)
         found = ~(found + (found >> 16)) & 0xFFFF
         header = pack4(0x45, tos, total, number, bits, hop_limit, protocol, found, addresses)
+        if bits:
+            if len(ready) >= _MAX_READY:
+                ready.clear()
+            ready[total << 8 | tos] = header
         return header + udp(body) if extra else header + body
 
     return wrap4
