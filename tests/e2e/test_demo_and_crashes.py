@@ -25,17 +25,25 @@ CRASHES = 20
 SEED = 20261123
 
 
-@pytest.mark.parametrize("security", ["oscore", "nosec"])
-def test_the_demo_accounts_for_everything(security):
+@pytest.mark.parametrize(
+    ("security", "more", "stack"),
+    [
+        ("oscore", "", "coap-oscore"),
+        ("nosec", "", "coap-nosec"),
+        ("dtls", "", "coap-dtls13-rpk"),
+        ("dtls", "--dtls-version 1.2 --dtls-mode psk", "coap-dtls12-psk"),
+    ],
+)
+def test_the_demo_accounts_for_everything(security, more, stack):
     done = subprocess.run(
-        [sys.executable, "-m", "vitalgate", "demo", "--security", security, "--seconds", "5", "--json"],
+        [sys.executable, "-m", "vitalgate", "demo", "--security", security, *more.split(), "--seconds", "5", "--json"],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert set(result) == KEYS
     assert set(result["latency_ms"]) == {"p50", "p95", "p99", "max"}
-    assert (result["security"], result["stack"], result["devices"]) == (security, f"coap-{security}", 3)
+    assert (result["security"], result["stack"], result["devices"]) == (security, stack, 3)
     assert (result["lost"], result["duplicated"], result["device_gaps"]) == (0, 0, 0)
     assert result["observations_decoded"] == result["observations_stored"] > 50
     assert result["waveform_samples_decoded"] == result["waveform_samples_stored"] > 500
@@ -77,6 +85,26 @@ def test_crashes_at_random_moments_lose_and_double_nothing(tmp_path):
     (heard,) = (frames for urn, frames in ledger["frames"].items() if "hl7" in urn)
     assert len(said) > 20
     assert [name for name in said if heard.get(name, 0) != 1] == []
+
+
+def test_under_dtls_both_ends_find_each_other_again(tmp_path):
+    """An association dies with either process; the last blow falls on the cloud, just before the account."""
+
+    async def scenario():
+        demonstration = Demonstration("coap-dtls13-rpk", folder=tmp_path / "demo", seed=4)
+        try:
+            await demonstration.start()
+            for part in ("cloud", "gateway", "cloud", "gateway", "cloud"):
+                await asyncio.sleep(3)
+                await demonstration.crash(part)
+            return await demonstration.finish()
+        finally:
+            await demonstration.clean_up()
+
+    result = asyncio.run(scenario())
+    print(result)
+    assert (result["lost"], result["duplicated"]) == (0, 0)
+    assert result["observations_stored"] > 100
 
 
 def test_nothing_known_stands_in_the_folders_in_clear(tmp_path):

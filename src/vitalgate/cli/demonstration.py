@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from vitalgate.cloud.enrolment import create_code
 from vitalgate.cloud.runtime import open_store
@@ -329,14 +330,29 @@ class Demonstration:
         return Progress(time.monotonic() - self._started, self._store.read.totals(), self._store.read.latency())
 
     async def _drained(self) -> None:
-        """Wait until the store has stopped growing, which is when the spool has nothing left to give."""
+        """Wait until the spool is empty and the store has stopped growing. A gateway whose cloud was killed may have to
+        find out first."""
         assert self._store is not None
         before, quiet, end = -1, 0, time.monotonic() + DRAIN_SECONDS
         while quiet < 4 and time.monotonic() < end:
             await asyncio.sleep(0.25)
             entries = self._store.read.totals().entries
-            quiet = quiet + 1 if entries == before else 0
+            quiet = quiet + 1 if entries == before and not await self._spooled() else 0
             before = entries
+
+    async def _spooled(self) -> bool:
+        """Whether anything waits in the gateway's spool, as its metrics say."""
+        found = running(self._states[1][1])
+        if found is None:
+            return True
+        address = urlsplit(found.listeners["metrics"])
+        try:
+            reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        except OSError:
+            return True
+        with contextlib.closing(writer):
+            writer.write(f"GET /metrics HTTP/1.1\r\nHost: {address.netloc}\r\nConnection: close\r\n\r\n".encode())
+            return b"\nvitalgate_spool_entries 0\n" not in await reader.read(-1)
 
     def _account(self, gateway: dict[str, Any], seconds: float) -> dict[str, Any]:
         assert self._store is not None
