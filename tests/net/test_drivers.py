@@ -5,6 +5,7 @@ import ipaddress
 import os
 import pty
 import socket
+import struct
 import tty
 from collections import deque
 
@@ -241,6 +242,32 @@ def test_tcp_caller_dials_again():
         again.close()
 
     asyncio.run(scenario())
+
+
+def test_tcp_caller_dials_again_whenever_in_the_connection_it_is_reset(monkeypatch):
+    """Also where the connection is gone again before asyncio has told of it, as when a gateway is killed."""
+    monkeypatch.setattr(stream, "FIRST_RETRY", 0.001)
+    monkeypatch.setattr(stream, "LAST_RETRY", 0.001)
+
+    def reset_and_then_accept(server):
+        for _ in range(200):
+            reset, _ = server.accept()
+            reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            reset.close()
+        return server.accept()[0]
+
+    async def scenario():
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            callers = Owner()
+            serving = asyncio.create_task(asyncio.to_thread(reset_and_then_accept, server))
+            caller = stream.TcpCaller(*server.getsockname(), callers)
+            with await serving as accepted:
+                accepted.sendall(b"at last")
+                while await callers.next() != ("data", b"at last"):
+                    pass
+            await caller.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))
 
 
 def test_a_peer_that_does_not_read_is_let_go():

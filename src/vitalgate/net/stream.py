@@ -183,6 +183,9 @@ class _Stream(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         peer = transport.get_extra_info("peername")
         self.transport = transport
+        if peer is None:  # gone again before anyone looked
+            transport.abort()
+            return
         self.conn = (peer[0], peer[1])
         self.address = peer[0]
         self.heard_at = asyncio.get_running_loop().time()
@@ -325,10 +328,12 @@ class TcpCaller:
         while True:
             self._lost.clear()
             try:
-                await loop.create_connection(
+                _, stream = await loop.create_connection(
                     lambda: _Stream(self._owner, self._admit, lambda _: self._lost.set()), self._host, self._port
                 )
             except OSError:
+                stream = None
+            if stream is None or stream.conn is None:
                 await asyncio.sleep(self._backoff.next())
                 continue
             self._backoff.reset()
