@@ -105,6 +105,8 @@ class World:
             folder = Path(self._temporary.name)
         self.folder = folder
         self.stack = stack
+        self.stacks = (stack,) if STACKS[stack].protects else ("coap-oscore", stack)
+        """What the cloud accepts from its next start."""
         self.network = VirtualNetwork(seed)
         self._history = History()
         self.network.captured = self._history
@@ -195,7 +197,7 @@ class World:
                 enrolment=store.enrolment("lab"),
                 identity=load_cloud_identity(keys, self._random(f"{tag} identity")),
                 sequences=sequences,
-                stacks=(self.stack,) if STACKS[self.stack].protects else ("coap-oscore", self.stack),
+                stacks=self.stacks,
                 counters=self.counters[CLOUD],
                 randomness=self._random(f"{tag} node"),
                 wall=self.network.wall(CLOUD),
