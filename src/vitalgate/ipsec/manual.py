@@ -8,9 +8,9 @@ from vitalgate.ipsec.outbound import Reserve
 def manual(parameters: Parameters, *, allow_manual_aead: bool = False, reserve: Reserve | None = None) -> Parameters:
     """``parameters`` if they may have manual keys. Raises `SuiteError`.
 
-    Where a number used twice under a key breaks it (AEADs, CTR, GMAC), ``allow_manual_aead`` is needed and a ``reserve``
-    that makes numbers durable before they are used (RFC 4303 section 3.3.3, RFC 8221 section 3). Implicit IVs are
-    refused (RFC 8750 section 6), as are extended numbers, whose high half a restarted receiver would have lost.
+    Where a number used twice under a key breaks it (AEADs, CTR, GMAC), ``allow_manual_aead`` is needed and a
+    ``reserve`` that makes numbers durable before they are used (RFC 8221 section 3). Implicit IVs are refused, as are
+    extended numbers, whose high half a restarted receiver would have lost.
     """
     encryption = parameters.suite.encryption
     if parameters.esn:
