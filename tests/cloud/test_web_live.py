@@ -429,3 +429,14 @@ def test_the_disclaimer_stands_on_every_page(site):
     for page in ("/", "/gaps", "/quarantine", "/security", "/users", "/audit", "/password", "/nowhere"):
         assert "Information only – not a primary alarm system" in root.get(page).text
     assert "not a primary alarm system" in site.visitor().get("/sign-in").text
+
+
+@pytest.mark.parametrize(
+    ("security", "label"),
+    [("coap-dtls13-rpk", "DTLS 1.3 RPK"), ("coap-dtls12-psk", "DTLS 1.2 PSK"), ("coap-oscore", "OSCORE")],
+)
+def test_links_are_called_by_their_protection(site, clock, security, label):
+    show(site, heart_rate(clock, "72"), security=security)
+    assert label in site.signed_in().get(f"/devices/{DEVICE}").text
+    row = site.signed_in("root", Role.ADMINISTRATOR).get("/api/security").json()["gateways"][0]
+    assert (row["protection"]["level"], row["protection"]["name"]) == ("protected", label)

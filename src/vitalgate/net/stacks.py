@@ -84,7 +84,9 @@ DEFAULT_OF: dict[str, str] = {"nosec": "coap-nosec", "oscore": "coap-oscore", "d
 """The stack meant by a value of `--security` alone."""
 
 
+_BY_DTLS: Final = {(row.dtls.version, row.dtls.mode): row.slug for row in STACKS.values() if row.dtls is not None}
+
+
 def stack_of(version: int, mode: Mode) -> str:
     """The slug of what an association of DTLS was agreed to be, or '' where that is no row."""
-    sought = Dtls(version, mode)
-    return next((row.slug for row in STACKS.values() if row.dtls == sought), "")
+    return _BY_DTLS.get((version, mode), "")
